@@ -1,0 +1,185 @@
+"""Labelled data on disk: one .npz, or a folder of .npy that is memory-mapped.
+
+Keys (file names without `.npy` in a folder); `x` and `y` are required for training, `x` alone for scoring:
+
+    x            [row, feature]  or  [sequence, window, sample]  or  [sequence, window, channel, sample]; any real dtype
+    y            [row] or [row, label]  or  [sequence, window] or [sequence, window, label]; 0 or 1, and -1, 255 or NaN
+                 for "not labelled": such an entry takes part in no loss, no rate and no threshold
+    label_names  [label] text; default "0", "1", ...
+    group        [row] integers or text; rows of one group never fall on both sides of a split
+    time         [row] numbers; what a split by time orders by
+    train, valid, test   row indices; what a split by given indices uses
+
+A row is what is split and sampled: one example, or one whole sequence. Pickled arrays are refused (`allow_pickle=False`).
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadData
+
+UNLABELLED = 255
+SPLITS = ("train", "valid", "test")
+KEYS = ("x", "y", "label_names", "group", "time", *SPLITS)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with their labels.
+
+    Attributes:
+        path: where it was read from.
+        x: features, [row, ...]; memory-mapped when read from a folder.
+        y: uint8 [row, label] or [sequence, window, label]: 0, 1 or `UNLABELLED`; None where the file has no `y`.
+        label_names: one name per label; empty where there is no `y`.
+        group: [row] or None.
+        time: float64 [row] or None.
+        splits: int64 row indices by name, those of "train", "valid", "test" that the file gives.
+    """
+
+    path: Path
+    x: NDArray[Any]
+    y: NDArray[np.uint8] | None = None
+    label_names: tuple[str, ...] = ()
+    group: NDArray[Any] | None = None
+    time: NDArray[np.float64] | None = None
+    splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batches(self, rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (row indices, float32 x of those rows) in order, `size` rows at a time, read as they are needed."""
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            yield chosen, np.ascontiguousarray(self.x[chosen], dtype=np.float32)
+
+    def check_finite(self, chunk_bytes: int = 64 << 20) -> None:
+        """Raise BadData naming the first row of `x` that holds NaN or infinity; reads `x` once, in chunks."""
+        rows = max(1, chunk_bytes // max(1, self.x[:1].nbytes))
+        for start in range(0, len(self.x), rows):
+            chunk = np.asarray(self.x[start : start + rows])
+            if not np.isfinite(chunk).all():
+                bad = np.argwhere(~np.isfinite(chunk))[0]
+                where = (start + int(bad[0]), *(int(i) for i in bad[1:]))
+                raise BadData.of(f"{self.path}: x{list(where)}", chunk[tuple(bad)].item(), "a finite number")
+
+    def digest(self) -> str:
+        """SHA-256 of shapes, dtypes and bytes of `x` and `y`, in hex: the same data give the same digest anywhere."""
+        total = hashlib.sha256()
+        for array in (self.x, self.y):
+            if array is not None:
+                total.update(f"{array.dtype.str}{array.shape}".encode())
+                for start in range(0, len(array), 1024):
+                    total.update(np.ascontiguousarray(array[start : start + 1024]).tobytes())
+        return total.hexdigest()
+
+
+def read_dataset(path: str | Path) -> Dataset:
+    """Read a .npz file or a folder of .npy files.
+
+    Raises:
+        BadData: no such file, not an .npz, a pickled array, an unknown key, mismatched lengths, labels other than 0, 1
+            and the marks for "not labelled"; the message names the file, the key and what was expected.
+    """
+    path = Path(path)
+    arrays = _read_folder(path) if path.is_dir() else _read_npz(path)
+    if "x" not in arrays:
+        raise BadData.of(f"{path}: keys", sorted(arrays), f"at least 'x', among {list(KEYS)}")
+    unknown = sorted(set(arrays) - set(KEYS))
+    if unknown:
+        raise BadData.of(f"{path}: keys", unknown, f"only {list(KEYS)}")
+    x = arrays["x"]
+    if x.ndim < 2 or not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
+        raise BadData.of(f"{path}: x", f"{x.dtype} {list(x.shape)}", "real numbers of 2 or more dimensions, rows first")
+    if len(x) == 0:
+        raise BadData.of(f"{path}: x", list(x.shape), "at least one row")
+    y = _labels(path, x, arrays["y"]) if "y" in arrays else None
+    names = tuple(str(name) for name in np.atleast_1d(arrays["label_names"])) if "label_names" in arrays else ()
+    if y is not None:
+        names = names or tuple(str(i) for i in range(y.shape[-1]))
+        if len(names) != y.shape[-1] or len(set(names)) != len(names):
+            raise BadData.of(f"{path}: label_names", list(names), f"{y.shape[-1]} different names, one per label")
+    for key in ("group", "time"):
+        if key in arrays and arrays[key].shape != (len(x),):
+            raise BadData.of(f"{path}: {key}", list(arrays[key].shape), f"shape [{len(x)}], one entry per row of x")
+    time = arrays["time"].astype(np.float64) if "time" in arrays else None
+    if time is not None and not np.isfinite(time).all():
+        raise BadData.of(f"{path}: time", "NaN or infinite somewhere", "finite numbers")
+    splits = {key: row_indices(f"{path}: {key}", arrays[key], len(x)) for key in SPLITS if key in arrays}
+    return Dataset(path, x, y, names, arrays.get("group"), time, splits)
+
+
+def row_indices(name: str, rows: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Check that `rows` are different indices of `count` rows and return them as int64 [n]; BadData otherwise."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise BadData.of(name, f"{rows.dtype} {list(rows.shape)}", "a list of row indices")
+    if len(rows) and (rows.min() < 0 or rows.max() >= count):
+        raise BadData.of(name, f"indices {rows.min()} to {rows.max()}", f"indices from 0 to {count - 1}")
+    if len(np.unique(rows)) != len(rows):
+        raise BadData.of(name, "the same row twice", "each row at most once")
+    return rows.astype(np.int64)
+
+
+def _labels(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8]:
+    # [sequence, window] and [row, label] look alike: two dimensions are windows only where x has as many windows.
+    if y.ndim == 1 or (y.ndim == 2 and x.ndim >= 3 and y.shape == x.shape[:2]):
+        y = y[..., None]
+    if y.ndim not in (2, 3) or y.shape[:-1] != x.shape[: y.ndim - 1] or y.shape[-1] == 0:
+        wanted = f"[{len(x)}, label]" if x.ndim < 3 else f"[{len(x)}, label] or [{len(x)}, {x.shape[1]}, label]"
+        raise BadData.of(f"{path}: y", list(y.shape), f"shape {wanted} to fit x {list(x.shape)}")
+    if not (np.issubdtype(y.dtype, np.number) or y.dtype == np.bool_):
+        raise BadData.of(f"{path}: y", str(y.dtype), "numbers 0 and 1")
+    labels = np.full(y.shape, UNLABELLED, np.uint8)
+    labels[y == 0] = 0
+    labels[y == 1] = 1
+    known = (labels != UNLABELLED) | (y == -1) | (y == UNLABELLED) | np.isnan(y.astype(np.float64))
+    if not known.all():
+        where = [int(i) for i in np.argwhere(~known)[0]]
+        raise BadData.of(f"{path}: y{where}", y[tuple(where)].item(), "0, 1, or -1, 255 or NaN for not labelled")
+    return labels
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise BadData.of("data path", str(path), "an .npz file or a folder of .npy files")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise BadData.of(str(path), "a single array", "an .npz file or a folder of .npy files")
+            return {key: _read_key(path, archive, key) for key in archive.files}
+    except BadData:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BadData(f"{path} cannot be read as .npz ({error}); expected arrays saved by numpy.savez") from error
+
+
+def _read_key(path: Path, archive: Any, key: str) -> NDArray[Any]:
+    try:
+        return np.asarray(archive[key])
+    except ValueError as error:
+        raise _refused(f"{path}: {key}", error) from error
+
+
+def _read_folder(path: Path) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    for file in sorted(path.glob("*.npy")):
+        try:
+            arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise _refused(str(file), error) from error
+    return arrays
+
+
+def _refused(name: str, error: Exception) -> BadData:
+    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        return BadData.of(name, "a pickled object array, which could run code", "plain numbers or text")
+    return BadData(f"{name} cannot be read ({error}); expected an array saved by numpy.save")
