@@ -1,0 +1,78 @@
+"""The `cutpoint` command; each subcommand's part is imported when it is called, so that none drags in the others' packages."""
+
+import importlib
+import sys
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import CutpointError, MissingPart
+
+# Command: (module with a Typer `app`, the extra that it needs, one line).
+COMMANDS: Final = {
+    "train": ("cutpoint.trainer.cli", "trainer", "Train a model from a YAML configuration."),
+    "export": ("cutpoint.trainer.cli", "trainer", "Export a trained run to ONNX, prior undone, parity measured."),
+    "calibrate": ("cutpoint.trainer.cli", "trainer", "Choose thresholds from labelled data and ship them with a model."),
+    "evaluate": ("cutpoint.trainer.cli", "trainer", "Judge a model and its thresholds on unseen data."),
+    "serve": ("cutpoint.server.cli", "server", "Serve a model repository over gRPC, with /metrics."),
+    "score": ("cutpoint.client.cli", "", "Score data against a running server."),
+    "policy": ("cutpoint.client.cli", "", "List, show, make, activate a running server's policies."),
+    "demo": ("cutpoint.demo.cli", "all", "Run the main job on simulated bearings, start to end."),
+}
+
+
+class _Lazy(TyperGroup):
+    """A group whose commands live in modules that are imported one at a time."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, extra, line = COMMANDS[cmd_name]
+        if not _wanted(cmd_name):  # only its line in the list is needed
+            stub = typer.Typer()
+            stub.command(cmd_name, help=line)(lambda: None)
+            return typer.main.get_command(stub)
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("cutpoint"):
+                raise
+            raise MissingPart(f"cutpoint {cmd_name} needs the package {error.name}: pip install 'cutpoint[{extra}]'") from error
+        group = typer.main.get_group(found.app)
+        return group.commands[cmd_name]
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    help="Decisions about rare events that can be trusted in production.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Each command has --help with an example. Start with: cutpoint demo",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Decisions about rare events that can be trusted in production."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on standard error and exit code 2."""
+    try:
+        app()
+    except CutpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _wanted(command: str) -> bool:
+    return command in sys.argv[1:2]
+
+
+if __name__ == "__main__":
+    main()
