@@ -1,0 +1,135 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Tensor(_message.Message):
+    __slots__ = ("datatype", "shape", "raw")
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    raw: bytes
+    def __init__(self, datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ...) -> None: ...
+
+class CalibrateRequest(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: CalibrateHeader
+    chunk: LabelledChunk
+    def __init__(self, header: _Optional[_Union[CalibrateHeader, _Mapping]] = ..., chunk: _Optional[_Union[LabelledChunk, _Mapping]] = ...) -> None: ...
+
+class CalibrateHeader(_message.Message):
+    __slots__ = ("model", "model_version", "objective", "author", "min_positives", "activate", "allow_undecided")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    MIN_POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_UNDECIDED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    objective: str
+    author: str
+    min_positives: int
+    activate: bool
+    allow_undecided: bool
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., objective: _Optional[str] = ..., author: _Optional[str] = ..., min_positives: _Optional[int] = ..., activate: bool = ..., allow_undecided: bool = ...) -> None: ...
+
+class LabelledChunk(_message.Message):
+    __slots__ = ("inputs", "logits", "targets")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    inputs: Tensor
+    logits: Tensor
+    targets: Tensor
+    def __init__(self, inputs: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., targets: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class CalibrateResponse(_message.Message):
+    __slots__ = ("policy", "activated")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    activated: bool
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., activated: bool = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("model", "model_version", "version", "active", "created", "author", "objectives", "labels", "undecided_labels", "document")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    UNDECIDED_LABELS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    version: int
+    active: bool
+    created: str
+    author: str
+    objectives: _containers.RepeatedScalarFieldContainer[str]
+    labels: int
+    undecided_labels: int
+    document: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ..., active: bool = ..., created: _Optional[str] = ..., author: _Optional[str] = ..., objectives: _Optional[_Iterable[str]] = ..., labels: _Optional[int] = ..., undecided_labels: _Optional[int] = ..., document: _Optional[str] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ("model", "model_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class ListPoliciesResponse(_message.Message):
+    __slots__ = ("policies",)
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[Policy]
+    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+
+class GetPolicyRequest(_message.Message):
+    __slots__ = ("model", "model_version", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    version: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class GetPolicyResponse(_message.Message):
+    __slots__ = ("policy",)
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+
+class ActivatePolicyRequest(_message.Message):
+    __slots__ = ("model", "model_version", "version", "expected_active")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    version: int
+    expected_active: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ..., expected_active: _Optional[int] = ...) -> None: ...
+
+class ActivatePolicyResponse(_message.Message):
+    __slots__ = ("policy", "previous")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    previous: int
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., previous: _Optional[int] = ...) -> None: ...

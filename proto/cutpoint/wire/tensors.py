@@ -1,0 +1,170 @@
+"""Numpy arrays to the Open Inference Protocol's tensors and back.
+
+Raw contents are little-endian, row-major, without padding. A BYTES element is its length as uint32 and its bytes. Reading raw
+contents costs microseconds, typed contents a thousand times as much; both are accepted, only raw is written.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from cutpoint.errors import BadRequest
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.v1 import calibration_pb2 as v1
+from numpy.typing import NDArray
+
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(np.object_),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+
+class _Described(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def shape(self) -> Any: ...
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of a numpy dtype; BadRequest where it has none."""
+    name = "BYTES" if dtype.kind in "SUO" else _NAMES.get(dtype.newbyteorder("<"))
+    if name is None:
+        raise BadRequest.of("dtype", str(dtype), "one of " + ", ".join(DATATYPES))
+    return name
+
+
+def encode_raw(array: NDArray[Any]) -> bytes:
+    """The raw contents of an array."""
+    if array.dtype.kind in "SUO":
+        parts = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
+        return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def encode_input(name: str, array: NDArray[Any]) -> tuple[oip.ModelInferRequest.InferInputTensor, bytes]:
+    """An input's description and its raw contents."""
+    tensor = oip.ModelInferRequest.InferInputTensor(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
+    return tensor, encode_raw(array)
+
+
+def decode_inputs(request: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
+    """A request's inputs by name, from raw or typed contents; arrays from raw contents are read-only views.
+
+    Raises:
+        BadRequest: no inputs, one name twice, raw and typed contents mixed, an unknown datatype, a negative size, or a count of
+            bytes or elements that does not fit the shape; the message names the input and the model.
+    """
+    model = request.model_name
+    if not request.inputs:
+        raise BadRequest.of(f"inputs for model '{model}'", "empty", "at least one tensor")
+    raws = list(request.raw_input_contents)
+    if raws:
+        for tensor in request.inputs:
+            if tensor.HasField("contents"):
+                raise BadRequest(
+                    "contents field must not be specified when using raw_input_contents for "
+                    f"'{tensor.name}' for model '{model}'"
+                )
+        if len(raws) != len(request.inputs):
+            raise BadRequest.of(
+                f"raw_input_contents for model '{model}'", f"{len(raws)} entries", f"{len(request.inputs)}, one per input"
+            )
+    arrays: dict[str, NDArray[Any]] = {}
+    for i, tensor in enumerate(request.inputs):
+        name = f"input '{tensor.name}' for model '{model}'"
+        if tensor.name in arrays:
+            raise BadRequest.of(name, "given twice", "each input once")
+        arrays[tensor.name] = _from_raw(name, tensor, raws[i]) if raws else _from_contents(name, tensor)
+    return arrays
+
+
+def decode_outputs(response: oip.ModelInferResponse) -> dict[str, NDArray[Any]]:
+    """A response's outputs by name, from raw or typed contents."""
+    raws = list(response.raw_output_contents)
+    return {
+        tensor.name: _from_raw(f"output '{tensor.name}'", tensor, raws[i])
+        if i < len(raws)
+        else _from_contents(f"output '{tensor.name}'", tensor)
+        for i, tensor in enumerate(response.outputs)
+    }
+
+
+def tensor_of(array: NDArray[Any]) -> v1.Tensor:
+    """An array as the tensor message of `cutpoint.v1`."""
+    return v1.Tensor(datatype=datatype_of(array.dtype), shape=array.shape, raw=encode_raw(array))
+
+
+def array_of(name: str, tensor: v1.Tensor) -> NDArray[Any]:
+    """The array in a tensor message of `cutpoint.v1`, a read-only view; BadRequest naming `name`."""
+    return _from_raw(name, tensor, tensor.raw)
+
+
+def _from_raw(name: str, tensor: "_Described | v1.Tensor", raw: bytes) -> NDArray[Any]:
+    dtype, shape = _declared(name, tensor.datatype, tensor.shape)
+    count = math.prod(shape)
+    if dtype.kind == "O":
+        return _split_bytes(name, raw, count).reshape(shape)
+    if len(raw) != count * dtype.itemsize:
+        wanted = f"{count * dtype.itemsize} bytes for {tensor.datatype} {list(shape)}"
+        raise BadRequest.of(f"raw contents of {name}", f"{len(raw)} bytes", wanted)
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _from_contents(name: str, tensor: Any) -> NDArray[Any]:
+    dtype, shape = _declared(name, tensor.datatype, tensor.shape)
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise BadRequest.of(f"contents of {name}", tensor.datatype, "raw contents for this datatype")
+    values: Sequence[Any] = getattr(tensor.contents, field)
+    if len(values) != math.prod(shape):
+        wanted = f"{math.prod(shape)} for {tensor.datatype} {list(shape)}"
+        raise BadRequest.of(f"{field} of {name}", f"{len(values)} elements", wanted)
+    try:
+        return np.array(values, dtype).reshape(shape)
+    except OverflowError:
+        raise BadRequest.of(f"{field} of {name}", "a number out of range", f"numbers that fit {tensor.datatype}") from None
+
+
+def _declared(name: str, datatype: str, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    dtype = DATATYPES.get(datatype)
+    if dtype is None:
+        raise BadRequest.of(f"datatype of {name}", repr(datatype), "one of " + ", ".join(DATATYPES))
+    sizes = tuple(shape)
+    if any(size < 0 for size in sizes) or math.prod(sizes) > 1 << 40:
+        raise BadRequest.of(f"shape of {name}", list(sizes), "sizes from 0, within reason")
+    return dtype, sizes
+
+
+def _split_bytes(name: str, raw: bytes, count: int) -> NDArray[np.object_]:
+    items: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(items) < count:
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        items.append(raw[at + 4 : end])
+        at = end
+    if len(items) != count or at != len(raw):
+        raise BadRequest.of(f"raw contents of {name}", f"{len(raw)} bytes", f"{count} elements, each a length and its bytes")
+    result = np.empty(count, np.object_)
+    result[:] = items
+    return result
