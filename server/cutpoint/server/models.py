@@ -1,0 +1,243 @@
+"""Models in service: each one a session behind a batcher, its labels and its active policy."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cutpoint.bundle import Bundle, list_versions, read_bundle
+from cutpoint.calibration import probabilities
+from cutpoint.errors import BadBundle, BadRequest, BadScores, ModelNotFound, NotCalibrated
+from numpy.typing import NDArray
+
+from .batcher import Batcher, Timing
+from .config import ServerConfig
+from .metrics import Metrics, ModelCounters, observer
+from .policies import Active, PolicyStore
+from .session import OnnxSession, Session, TensorSpec
+
+log = logging.getLogger("cutpoint.server")
+
+LOGITS = "logits"
+DERIVED = ("scores", "decisions", "labels")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's outputs, and the policy they were decided by (None where none was)."""
+
+    outputs: dict[str, NDArray[Any]]
+    active: Active | None
+    timing: Timing
+
+
+class ServedModel:
+    """One version of one model, in service.
+
+    A model whose graph gives float32 `logits` [..., label] has decisions: `scores`, `decisions` and `labels` are derived from
+    them. Any other graph is answered as it is.
+    """
+
+    def __init__(self, bundle: Bundle, session: Session, batcher: Batcher, metrics: Metrics, provider: str) -> None:
+        """Serve `bundle` by `session` behind `batcher`."""
+        self.bundle, self.name, self.version = bundle, bundle.name, bundle.version
+        self.inputs = {spec.name: spec for spec in session.inputs}
+        self.labels = _labels(bundle, session.outputs)
+        self._checks_finite = bundle.manifest is not None
+        self._batcher = batcher
+        self._metrics = metrics
+        self._queue = metrics.queue.labels(self.name)
+        self._inflight = metrics.inflight.labels(self.name)
+        self.counters: ModelCounters = metrics.add_model(self.name, self.version, self.labels, bundle.digest, provider)
+        self.counters.queue_rows = lambda: batcher.waiting_rows
+        self._label_array = np.array([label.encode() for label in self.labels], np.object_)
+        self.outputs = {spec.name: spec for spec in session.outputs}
+        if self.labels:
+            shape = self.outputs[LOGITS].shape
+            self.outputs["scores"] = TensorSpec("scores", "FP32", shape)
+            self.outputs["decisions"] = TensorSpec("decisions", "BOOL", shape)
+            self.outputs["labels"] = TensorSpec("labels", "BYTES", (len(self.labels),))
+
+    @property
+    def active(self) -> Active | None:
+        """The policy that decides now."""
+        return self.counters.active
+
+    def apply(self, active: Active | None) -> None:
+        """Decide by this policy from the next answer on."""
+        self.counters.apply(active)
+
+    async def infer(self, arrays: Mapping[str, NDArray[Any]], wanted: Sequence[str]) -> Answer:
+        """Score one request and decide on it.
+
+        Args:
+            arrays: all inputs by name, the row first.
+            wanted: output names in the order of the answer; empty for all there are.
+
+        Raises:
+            BadRequest: an input or an output does not fit the model.
+            NotCalibrated: decisions were asked for by name and there is no policy.
+            BadScores: the model answered NaN.
+            Overloaded: too much is waiting.
+        """
+        self._check(arrays, wanted)
+        with self._inflight.track_inprogress():
+            outputs, timing = await self._batcher.run(arrays)
+        self._queue.observe(timing.queue_s)
+        if not self.labels:
+            return Answer({name: outputs[name] for name in wanted or self.outputs}, None, timing)
+        active = self.active
+        logits = outputs[LOGITS]
+        if np.isnan(logits).any():
+            self._metrics.invalid.labels(self.name, self.version, "nan").inc(int(np.isnan(logits).sum()))
+            raise BadScores(f"model '{self.name}' answered NaN for an input without NaN")
+        if active is not None and (not wanted or "decisions" in wanted):
+            outputs["decisions"] = logits >= active.thresholds
+            self.counters.add(outputs["decisions"], active)
+        elif "decisions" in wanted:
+            raise NotCalibrated(
+                f"model '{self.name}' version {self.version} has no active policy; calibrate it to get decisions"
+            )
+        if not wanted or "scores" in wanted:
+            outputs["scores"] = probabilities(logits, active.policy.labels if active else None)
+        outputs["labels"] = self._label_array
+        return Answer({name: outputs[name] for name in wanted or self.outputs if name in outputs}, active, timing)
+
+    async def logits(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits [..., label] for a calibration: scored as live traffic is, counted nowhere."""
+        self.require_labels()
+        self._check(arrays, ())
+        outputs, _ = await self._batcher.run(arrays)
+        return outputs[LOGITS]
+
+    def require_labels(self) -> None:
+        """Raise BadRequest unless the graph gives logits that can be decided on."""
+        if not self.labels:
+            raise BadRequest.of(
+                f"model '{self.name}'", f"without an output '{LOGITS}' of FP32 [..., labels]", "one, to be calibrated"
+            )
+
+    def _check(self, arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> None:
+        of = f"for model '{self.name}'"
+        if set(arrays) != set(self.inputs):
+            raise BadRequest.of(f"inputs {of}", sorted(arrays), f"{sorted(self.inputs)}")
+        for name, array in arrays.items():
+            spec = self.inputs[name]
+            if array.dtype != spec.dtype:
+                raise BadRequest.of(f"datatype of input '{name}' {of}", str(array.dtype), f"{spec.datatype} ({spec.dtype})")
+            fits = array.ndim == len(spec.shape) and all(
+                want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+            )
+            if not fits or array.size == 0:
+                raise BadRequest.of(
+                    f"shape of input '{name}' {of}", list(array.shape), f"{list(spec.shape)}, -1 being any size from 1"
+                )
+            if self._checks_finite and not np.isfinite(array).all():
+                where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+                raise BadRequest.of(f"input '{name}'{where} {of}", float(array[tuple(where)]), "a finite number")
+        if len({len(array) for array in arrays.values()}) > 1:
+            sizes = {name: len(array) for name, array in arrays.items()}
+            raise BadRequest.of(f"rows of the inputs {of}", sizes, "as many rows in each")
+        for name in wanted:
+            if name not in self.outputs:
+                raise BadRequest.of(f"output {of}", f"'{name}'", f"among {list(self.outputs)}")
+
+
+class Models:
+    """The models of one server, by name and version."""
+
+    def __init__(self, config: ServerConfig, store: PolicyStore, metrics: Metrics) -> None:
+        """Nothing is loaded yet."""
+        self._config, self._store, self._metrics = config, store, metrics
+        self._executor = ThreadPoolExecutor(config.lane_count, thread_name_prefix="lane")
+        self._served: dict[str, dict[int, ServedModel]] = {}
+
+    def load_all(self, now_s: float) -> list[ServedModel]:
+        """Load every version in the repository.
+
+        Raises:
+            BadBundle: the folder holds no model, or one of them cannot be served; the message names the file.
+        """
+        for name, versions in list_versions(self._config.models).items():
+            for version in versions:
+                self._load(self._config.models / name / str(version), now_s)
+        if not self._served:
+            raise BadBundle.of("models folder", f"{self._config.models} (no models)", "<name>/<version>/model.onnx in it")
+        return [model for versions in self._served.values() for model in versions.values()]
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """A model by name and version, the highest where `version` is empty; ModelNotFound otherwise."""
+        versions = self._served.get(name)
+        if versions is None:
+            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
+        if not version:
+            return versions[max(versions)]
+        found = versions.get(int(version)) if version.isdecimal() else None
+        if found is None:
+            raise ModelNotFound(
+                f"Request for unknown model: '{name}' version {version} is not found; served: {sorted(versions)}"
+            )
+        return found
+
+    def versions(self, name: str) -> list[str]:
+        """The served versions of a model."""
+        return [str(version) for version in sorted(self._served[name])]
+
+    def close(self) -> None:
+        """Let the lanes finish."""
+        self._executor.shutdown()
+
+    def _load(self, path: Path, now_s: float) -> None:
+        config = self._config
+        bundle = read_bundle(path)
+        session = OnnxSession(bundle.model_path, config.provider)
+        tensors = (*session.inputs, *session.outputs)
+        batcher = Batcher(
+            session,
+            self._executor,
+            lanes=config.lane_count,
+            max_batch_rows=config.max_batch_rows,
+            max_waiting_rows=config.max_waiting_rows,
+            batchable=all(spec.shape and spec.shape[0] == -1 for spec in tensors),
+            observe_run=observer(self._metrics, bundle.name),
+        )
+        model = ServedModel(bundle, session, batcher, self._metrics, config.provider)
+        model.apply(starting_policy(self._store, bundle, now_s))
+        self._served.setdefault(model.name, {})[model.version] = model
+        active = f"policy {model.active.policy.version}" if model.active else "no policy: no decisions until it is calibrated"
+        log.info("loaded %s/%d, %s", model.name, model.version, active)
+
+
+def starting_policy(store: PolicyStore, bundle: Bundle, now_s: float) -> Active | None:
+    """The policy that a model starts with: the stored active one, or the one shipped with the bundle.
+
+    A stored policy holds only for the graph it was made on. A newly shipped one replaces another shipped one, but never one
+    that somebody made while serving.
+    """
+    stored, shipped = store.active(bundle.name, bundle.version), bundle.policy
+    fits = stored is not None and stored.policy.model_digest == bundle.digest
+    if stored is not None and not fits:
+        log.warning("policy %d of %s/%d is of another graph: not used", stored.policy.version, bundle.name, bundle.version)
+    if shipped is None:
+        return stored if fits else None
+    if stored is not None and fits:
+        same = stored.policy.model_copy(update={"version": shipped.version, "parent": shipped.parent}) == shipped
+        if same or not store.is_shipped(stored.policy):
+            return stored
+    parent = stored.policy.version if stored is not None else None
+    return store.add_and_activate(shipped.model_copy(update={"parent": parent}), now_s, shipped=True)
+
+
+def _labels(bundle: Bundle, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    logits = next((spec for spec in outputs if spec.name == LOGITS), None)
+    count = logits.shape[-1] if logits is not None and logits.datatype == "FP32" and len(logits.shape) >= 2 else 0
+    if bundle.manifest is None:
+        return tuple(str(i) for i in range(max(count, 0)))
+    if count not in (-1, len(bundle.manifest.labels)) or count == 0:
+        shape = list(logits.shape) if logits is not None else "missing"
+        wanted = f"FP32 [..., {len(bundle.manifest.labels)}] as the manifest's labels say"
+        raise BadBundle.of(f"{bundle.model_path}: output '{LOGITS}'", shape, wanted)
+    return bundle.manifest.labels

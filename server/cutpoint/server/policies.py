@@ -1,0 +1,181 @@
+"""The policy store: policies are only ever added, and one pointer per model version says which is active.
+
+SQLite, so that what was acknowledged survives kill -9: a write-ahead log synced at every commit. The pointer is changed by
+compare-and-set, which is what several servers will need of Postgres too.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from cutpoint.calibration import Policy
+from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
+from numpy.typing import NDArray
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS policy (
+    model TEXT NOT NULL, model_version INTEGER NOT NULL, version INTEGER NOT NULL,
+    shipped INTEGER NOT NULL, document TEXT NOT NULL,
+    PRIMARY KEY (model, version)) STRICT;
+CREATE TABLE IF NOT EXISTS active (
+    model TEXT NOT NULL, model_version INTEGER NOT NULL, version INTEGER NOT NULL,
+    generation INTEGER NOT NULL, activated_s REAL NOT NULL,
+    PRIMARY KEY (model, model_version)) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Active:
+    """The active policy of one model version.
+
+    Attributes:
+        generation: how many times the pointer has been set; increases.
+        activated_s: when, in seconds since 1970.
+    """
+
+    policy: Policy
+    generation: int
+    activated_s: float
+
+    @cached_property
+    def thresholds(self) -> NDArray[np.float32]:
+        """Float32 [label]; NaN, which no logit reaches, where a label has none."""
+        return self.policy.thresholds()
+
+    @cached_property
+    def decides(self) -> NDArray[np.bool_]:
+        """Which labels have a threshold, [label]."""
+        return ~np.isnan(self.thresholds)
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64]:
+        """Expected positive rate, float64 [label], 0 to 1; 0 where a label has no threshold."""
+        return np.nan_to_num(self.policy.expected_rates())
+
+
+class PolicyStore:
+    """Policies of all models of one server, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create the store in `folder`; BadConfig where that cannot be."""
+        self._lock = threading.Lock()
+        path = folder / "policies.sqlite3"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise BadConfig(
+                f"state folder {folder} cannot be used ({error}); expected a writable folder, see --state"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, policy: Policy, *, shipped: bool = False) -> Policy:
+        """Store a policy under the next version number of its model and return it with that number."""
+        with self._transaction():
+            return self._add(policy, shipped)
+
+    def add_and_activate(self, policy: Policy, now_s: float, *, shipped: bool = False) -> Active:
+        """Store a policy and make it active in one step, provided that its `parent` still is the active one.
+
+        Raises:
+            Conflict: another policy became active meanwhile; nothing was stored.
+        """
+        with self._transaction():
+            stored = self._add(policy, shipped)
+            return self._activate(stored, now_s, policy.parent or 0)
+
+    def activate(self, model: str, model_version: int, version: int, now_s: float, expected: int | None = None) -> Active:
+        """Make a stored policy active; `expected` is the version believed active (0 for none), None for whatever is.
+
+        Raises:
+            PolicyNotFound: no such policy of that model version.
+            Conflict: another policy than `expected` is active; nothing changed.
+        """
+        with self._transaction():
+            return self._activate(self._get(model, model_version, version), now_s, expected)
+
+    def get(self, model: str, model_version: int, version: int) -> Policy:
+        """One policy; PolicyNotFound where there is none."""
+        with self._lock:
+            return self._get(model, model_version, version)
+
+    def list(self, model: str, model_version: int) -> list[Policy]:
+        """All policies of a model version, newest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT document FROM policy WHERE model=? AND model_version=? ORDER BY version DESC", (model, model_version)
+            ).fetchall()
+        return [Policy.from_json(document) for (document,) in rows]
+
+    def active(self, model: str, model_version: int) -> Active | None:
+        """The active policy of a model version, if any."""
+        with self._lock:
+            row = self._pointer(model, model_version)
+            return None if row is None else Active(self._get(model, model_version, row[0]), row[1], row[2])
+
+    def is_shipped(self, policy: Policy) -> bool:
+        """Whether a stored policy came with a bundle."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT shipped FROM policy WHERE model=? AND version=?", (policy.model, policy.version)
+            ).fetchone()
+        return bool(row and row[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _add(self, policy: Policy, shipped: bool) -> Policy:
+        (last,) = self._db.execute("SELECT coalesce(max(version), 0) FROM policy WHERE model=?", (policy.model,)).fetchone()
+        stored = policy.model_copy(update={"version": last + 1})
+        self._db.execute(
+            "INSERT INTO policy VALUES (?, ?, ?, ?, ?)",
+            (stored.model, stored.model_version, stored.version, int(shipped), stored.to_json()),
+        )
+        return stored
+
+    def _activate(self, policy: Policy, now_s: float, expected: int | None) -> Active:
+        row = self._pointer(policy.model, policy.model_version)
+        current, generation = (row[0], row[1]) if row else (0, 0)
+        if expected is not None and expected != current:
+            raise Conflict(
+                f"policy {current} of {policy.model}/{policy.model_version} is active, not {expected} as the caller expected; "
+                "read it and decide again"
+            )
+        self._db.execute(
+            "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?)",
+            (policy.model, policy.model_version, policy.version, generation + 1, now_s),
+        )
+        return Active(policy, generation + 1, now_s)
+
+    def _get(self, model: str, model_version: int, version: int) -> Policy:
+        row = self._db.execute(
+            "SELECT document FROM policy WHERE model=? AND model_version=? AND version=?", (model, model_version, version)
+        ).fetchone()
+        if row is None:
+            raise PolicyNotFound(f"model {model}/{model_version} has no policy {version}")
+        return Policy.from_json(row[0])
+
+    def _pointer(self, model: str, model_version: int) -> tuple[int, int, float] | None:
+        row: tuple[int, int, float] | None = self._db.execute(
+            "SELECT version, generation, activated_s FROM active WHERE model=? AND model_version=?", (model, model_version)
+        ).fetchone()
+        return row
