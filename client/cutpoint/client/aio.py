@@ -1,0 +1,117 @@
+"""The asynchronous client: `Client`, awaited."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from cutpoint.calibration.policy import Policy
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.v1 import calibration_pb2 as v1
+from numpy.typing import ArrayLike
+
+from . import messages, methods
+from .client import TIMEOUT_S
+from .results import Calibration, PolicySummary, Scores
+
+
+class AioClient:
+    """`Client` for asyncio, with the same calls, arguments, results and errors. Use it with `async with`."""
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:8001",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Connect lazily to `target`, "host:port"; with `credentials`, over TLS."""
+        self.target = target
+        self._timeout_s = timeout_s
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials, methods.OPTIONS)
+            if credentials is not None
+            else grpc.aio.insecure_channel(target, methods.OPTIONS)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def ready(self, *, timeout_s: float | None = None) -> bool:
+        """As `Client.ready`."""
+        return bool((await self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s)).ready)
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """As `Client.wait_ready`."""
+        await self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True)
+
+    async def score(
+        self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None
+    ) -> Scores:
+        """As `Client.score`; the requests of a large array are made at the same time."""
+        requests = messages.infer_requests(model, x, version, input_name)
+        calls = (self._call(methods.MODEL_INFER, request, timeout_s) for request in requests)
+        return messages.scores_of(await asyncio.gather(*calls))
+
+    async def calibrate(
+        self,
+        model: str,
+        objective: str,
+        *,
+        targets: ArrayLike,
+        inputs: ArrayLike | None = None,
+        logits: ArrayLike | None = None,
+        version: str = "",
+        author: str = "",
+        min_positives: int = 1,
+        activate: bool = True,
+        allow_undecided: bool = False,
+        timeout_s: float | None = None,
+    ) -> Calibration:
+        """As `Client.calibrate`."""
+        header = v1.CalibrateHeader(
+            model=model, model_version=version, objective=objective, author=author, min_positives=min_positives,
+            activate=activate, allow_undecided=allow_undecided,
+        )  # fmt: skip
+        requests = messages.calibrate_requests(header, targets, inputs, logits)
+        return messages.calibration_of(await self._call(methods.CALIBRATE, requests, timeout_s))
+
+    async def policies(self, model: str, *, version: str = "", timeout_s: float | None = None) -> list[PolicySummary]:
+        """As `Client.policies`."""
+        request = v1.ListPoliciesRequest(model=model, model_version=version)
+        response = await self._call(methods.LIST_POLICIES, request, timeout_s)
+        return [messages.summary_of(message) for message in response.policies]
+
+    async def policy(self, model: str, policy_version: int = 0, *, version: str = "", timeout_s: float | None = None) -> Policy:
+        """As `Client.policy`."""
+        request = v1.GetPolicyRequest(model=model, model_version=version, version=policy_version)
+        return messages.policy_of((await self._call(methods.GET_POLICY, request, timeout_s)).policy)
+
+    async def activate(
+        self,
+        model: str,
+        policy_version: int,
+        *,
+        expected_active: int | None = None,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> int:
+        """As `Client.activate`."""
+        request = v1.ActivatePolicyRequest(
+            model=model, model_version=version, version=policy_version, expected_active=expected_active
+        )
+        return int((await self._call(methods.ACTIVATE_POLICY, request, timeout_s)).previous)
+
+    async def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
+        with methods.typed_errors(self.target):
+            call = method.on(self._channel)
+            return await call(request, timeout=timeout_s or self._timeout_s, wait_for_ready=wait_for_ready)

@@ -1,0 +1,155 @@
+"""The synchronous client."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from cutpoint.calibration.policy import Policy
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.v1 import calibration_pb2 as v1
+from numpy.typing import ArrayLike
+
+from . import messages, methods
+from .results import Calibration, PolicySummary, Scores
+
+TIMEOUT_S = 60.0
+
+
+class Client:
+    """Scores arrays and manages policies on one server. Thread-safe; use it as a context manager, or call `close`.
+
+    Every call takes `timeout_s`, its deadline (default: the client's), and raises errors of `cutpoint.errors`: the class that
+    the server raised, `Unavailable` where it cannot be reached, `DeadlineExceeded` where time ran out.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:8001",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Connect lazily to `target`, "host:port"; with `credentials`, over TLS."""
+        self.target = target
+        self._timeout_s = timeout_s
+        self._channel = (
+            grpc.secure_channel(target, credentials, methods.OPTIONS)
+            if credentials is not None
+            else grpc.insecure_channel(target, methods.OPTIONS)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def ready(self, *, timeout_s: float | None = None) -> bool:
+        """Whether the server is ready; raises Unavailable where there is none."""
+        return bool(self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s).ready)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the server is ready; DeadlineExceeded where it is not within `timeout_s`."""
+        self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True)
+
+    def score(
+        self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None
+    ) -> Scores:
+        """Score rows and get the decisions on them.
+
+        Args:
+            model: name.
+            x: [row, ...] numbers, sent as float32; split into several requests where it is large.
+            version: empty for the highest.
+            input_name: the graph's input; "x" in bundles that Cutpoint exported.
+            timeout_s: deadline of each request.
+
+        Raises:
+            BadRequest: `x` does not fit the model or holds NaN.
+            ModelNotFound: no such model or version.
+            Conflict: the policy changed between two requests of a large array; score it again.
+        """
+        requests = messages.infer_requests(model, x, version, input_name)
+        return messages.scores_of([self._call(methods.MODEL_INFER, request, timeout_s) for request in requests])
+
+    def calibrate(
+        self,
+        model: str,
+        objective: str,
+        *,
+        targets: ArrayLike,
+        inputs: ArrayLike | None = None,
+        logits: ArrayLike | None = None,
+        version: str = "",
+        author: str = "",
+        min_positives: int = 1,
+        activate: bool = True,
+        allow_undecided: bool = False,
+        timeout_s: float | None = None,
+    ) -> Calibration:
+        """Choose new thresholds from labelled data. When it returns, the policy is on the server's disk.
+
+        Args:
+            model: name.
+            objective: `max_fbeta=B`, `precision_at_least=P`, `recall_at_least=R` or `alert_rate_at_most=Q`.
+            targets: [row, ..., label]: 0, 1, and -1, 255 or NaN for not labelled.
+            inputs: [row, ...] to be scored by the server; or
+            logits: [row, ..., label], scored before.
+            version: of the model; empty for the highest.
+            author: who asks, for the record.
+            min_positives: labels with fewer labelled positives get no threshold.
+            activate: whether the policy decides from now on.
+            allow_undecided: activate even if some labels got no threshold; those then decide nothing. Without it such a policy
+                is stored and not activated, and the answer says so.
+            timeout_s: deadline of the whole call.
+
+        Raises:
+            BadInput: an unknown objective, or arrays that do not fit.
+            Uncalibratable: no label can get a threshold; the message says why, per label.
+            Conflict: somebody else activated a policy meanwhile; nothing was stored.
+        """
+        header = v1.CalibrateHeader(
+            model=model, model_version=version, objective=objective, author=author, min_positives=min_positives,
+            activate=activate, allow_undecided=allow_undecided,
+        )  # fmt: skip
+        requests = messages.calibrate_requests(header, targets, inputs, logits)
+        return messages.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
+
+    def policies(self, model: str, *, version: str = "", timeout_s: float | None = None) -> list[PolicySummary]:
+        """The policies of a model, newest first."""
+        request = v1.ListPoliciesRequest(model=model, model_version=version)
+        return [messages.summary_of(m) for m in self._call(methods.LIST_POLICIES, request, timeout_s).policies]
+
+    def policy(self, model: str, policy_version: int = 0, *, version: str = "", timeout_s: float | None = None) -> Policy:
+        """One policy, by default the active one; PolicyNotFound where there is none."""
+        request = v1.GetPolicyRequest(model=model, model_version=version, version=policy_version)
+        return messages.policy_of(self._call(methods.GET_POLICY, request, timeout_s).policy)
+
+    def activate(
+        self,
+        model: str,
+        policy_version: int,
+        *,
+        expected_active: int | None = None,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> int:
+        """Make a policy the active one, an older one to roll back; returns the version that was active before (0 for none).
+
+        Raises:
+            Conflict: another policy than `expected_active` is active; nothing changed.
+            PolicyNotFound: no such policy.
+        """
+        request = v1.ActivatePolicyRequest(
+            model=model, model_version=version, version=policy_version, expected_active=expected_active
+        )
+        return int(self._call(methods.ACTIVATE_POLICY, request, timeout_s).previous)
+
+    def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
+        with methods.typed_errors(self.target):
+            call = method.on(self._channel)
+            return call(request, timeout=timeout_s or self._timeout_s, wait_for_ready=wait_for_ready)

@@ -1,0 +1,146 @@
+"""Arrays to requests and responses to results; everything that the sync and the async client share."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from cutpoint.calibration.policy import Policy
+from cutpoint.dataset import UNLABELLED
+from cutpoint.errors import BadInput, Conflict, InternalError
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.v1 import calibration_pb2 as v1
+from cutpoint.wire import decode_outputs, encode_input, tensor_of
+from numpy.typing import ArrayLike, NDArray
+
+from .results import Calibration, PolicySummary, Scores
+
+# A request is kept below this many bytes: well under the server's limit, and small enough for its batches.
+REQUEST_BYTES = 8 << 20
+_OUTPUTS = ("logits", "scores", "labels")
+
+
+def infer_requests(model: str, x: ArrayLike, version: str, input_name: str) -> list[oip.ModelInferRequest]:
+    """One request, or several where `x` is large, split between rows."""
+    array = np.asarray(x)
+    if array.ndim < 2 or len(array) == 0 or not np.issubdtype(array.dtype, np.number):
+        raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "numbers, [row, ...] with at least one row")
+    array = np.ascontiguousarray(array, np.float32)
+    rows = max(1, REQUEST_BYTES // max(1, array[:1].nbytes))
+    requests = []
+    for start in range(0, len(array), rows):
+        tensor, raw = encode_input(input_name, array[start : start + rows])
+        requests.append(
+            oip.ModelInferRequest(
+                model_name=model, model_version=version, inputs=[tensor], raw_input_contents=[raw]
+            )
+        )  # fmt: skip
+    return requests
+
+
+def scores_of(responses: Sequence[oip.ModelInferResponse]) -> Scores:
+    """The results of one array's requests as one.
+
+    Raises:
+        Conflict: the policy or the model changed between two requests; score again.
+    """
+    parts = [decode_outputs(response) for response in responses]
+    first = responses[0]
+    versions = {(response.model_version, _parameter(response, "policy_version")) for response in responses}
+    if len(versions) > 1:
+        raise Conflict(f"the policy of model '{first.model_name}' changed while these rows were scored; score them again")
+    missing = [name for name in _OUTPUTS if name not in parts[0]]
+    if missing:
+        raise BadInput.of(
+            f"model '{first.model_name}'",
+            f"without outputs {missing}",
+            "a model with float32 logits; use an OIP client for others",
+        )
+    labels = tuple(label.decode() for label in parts[0]["labels"].tolist())
+    return Scores(
+        logits=_joined(parts, "logits"),
+        scores=_joined(parts, "scores"),
+        decisions=_joined(parts, "decisions") if "decisions" in parts[0] else None,
+        labels=labels,
+        model=first.model_name,
+        model_version=int(first.model_version),
+        policy_version=_parameter(first, "policy_version"),
+        undecided_labels=_parameter(first, "undecided_labels") or 0,
+    )
+
+
+def calibrate_requests(
+    header: v1.CalibrateHeader, targets: ArrayLike, inputs: ArrayLike | None, logits: ArrayLike | None
+) -> Iterator[v1.CalibrateRequest]:
+    """Header and chunks of a calibration from inputs or from logits; arrays are checked before anything is sent."""
+    if (inputs is None) == (logits is None):
+        raise BadInput(
+            "calibrate takes either inputs, to be scored by the server, or logits, scored before; not both, not neither"
+        )
+    y = target_array(targets)
+    data = np.asarray(inputs if inputs is not None else logits)
+    if len(data) != len(y) or len(data) == 0:
+        raise BadInput.of("targets", f"{len(y)} rows", f"as many as the data, {len(data)}, and at least one")
+    data = data.astype(np.float32, copy=False)
+    if logits is not None and data.shape != y.shape:
+        raise BadInput.of("targets", list(y.shape), f"the shape of the logits, {list(data.shape)}")
+    rows = max(1, REQUEST_BYTES // max(1, math.prod(data.shape[1:]) * 4))
+
+    def send() -> Iterator[v1.CalibrateRequest]:
+        yield v1.CalibrateRequest(header=header)
+        for start in range(0, len(data), rows):
+            part = tensor_of(np.ascontiguousarray(data[start : start + rows]))
+            chunk = v1.LabelledChunk(targets=tensor_of(y[start : start + rows]))
+            (chunk.inputs if inputs is not None else chunk.logits).CopyFrom(part)
+            yield v1.CalibrateRequest(chunk=chunk)
+
+    return send()
+
+
+def target_array(targets: ArrayLike) -> NDArray[np.uint8]:
+    """Targets as uint8 [..., label]: 0, 1, and 255 for -1, 255 or NaN (not labelled); BadInput for anything else."""
+    y = np.asarray(targets)
+    if y.ndim < 2:
+        raise BadInput.of("targets", list(y.shape), "[row, ..., label], the label axis last, of length 1 for one label")
+    values = y.astype(np.float64)
+    codes = np.full(y.shape, UNLABELLED, np.uint8)
+    codes[values == 0] = 0
+    codes[values == 1] = 1
+    wrong = (codes == UNLABELLED) & ~np.isnan(values) & (values != -1) & (values != UNLABELLED)
+    if wrong.any():
+        raise BadInput.of("targets", y[wrong].ravel()[:5].tolist(), "0, 1, or -1, 255 or NaN for not labelled")
+    return codes
+
+
+def calibration_of(response: v1.CalibrateResponse) -> Calibration:
+    """A calibration's answer."""
+    return Calibration(policy_of(response.policy), response.activated)
+
+
+def policy_of(message: v1.Policy) -> Policy:
+    """The whole policy in a message."""
+    try:
+        return Policy.from_json(message.document)
+    except ValueError as error:
+        raise InternalError(f"the server sent a policy that this client cannot read: {error}") from error
+
+
+def summary_of(message: v1.Policy) -> PolicySummary:
+    """One line of a list of policies."""
+    return PolicySummary(
+        message.version,
+        message.active,
+        message.created,
+        message.author,
+        tuple(message.objectives),
+        message.labels,
+        message.undecided_labels,
+    )
+
+
+def _parameter(response: oip.ModelInferResponse, name: str) -> int | None:
+    return response.parameters[name].int64_param if name in response.parameters else None
+
+
+def _joined(parts: Sequence[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
+    return parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts])
