@@ -1,9 +1,9 @@
 """Simulate vibration spectra of machines whose rolling bearings are sometimes damaged: one rare, weak event to find.
 
-One sequence is the one-sided amplitude spectrum of one accelerometer record, cut into 140 windows of 100 Hz. Everything
-but the damage is normal, and much of it is louder: shaft harmonics, gear mesh and inverter families with side-bands of
-their own, coloured noise with structural resonances. A damaged bearing adds ring-downs at its fault frequency, which are
-a weak family of lines around one narrow resonance. The energy of a window therefore says little, its texture says a lot.
+One sequence is the one-sided amplitude spectrum of an accelerometer record, in 140 windows of 100 Hz. All but the
+damage is normal, and much of it is louder: shaft harmonics, gear and inverter families with side-bands of their own,
+noise with resonances. A damaged bearing adds ring-downs at its fault frequency: a weak family of lines around one
+resonance. So the energy of a window says little, its texture says a lot.
 
 Sources: the kinematic fault frequencies, the mean slip of 1-2 %, the jitter of the impulse intervals and the modulation
 by the load zone follow R. B. Randall and J. Antoni, "Rolling element bearing diagnostics - A tutorial", Mechanical
@@ -34,9 +34,10 @@ MACHINES = 40  # an inspector's round: sequence i is machine i % MACHINES
 ROUND_S = 86_400.0  # one round a day
 VISIT_S = 600.0  # from one machine to the next
 
-FAULT_PROBABILITY = 0.75  # of a sequence: the demonstration visits a fleet in poor health
-LABEL_SHARE = 0.07  # a window is anomalous when it holds at least this share of the energy of the fault alone
-SEVERITY = (0.6, 5.0)  # power of the fault over that of the noise in the WINDOW_HZ around its resonance
+GAIN = 0.02  # of the noise floor, in (m/s^2) / sqrt(Hz): a few m/s^2 in all
+FAULT_PROBABILITY = 0.8  # of a sequence: the demonstration visits a fleet in poor health
+LABEL_SHARE = 0.06  # a window is anomalous when it holds at least this share of the energy of the fault alone
+SEVERITY = (0.8, 6.0)  # power of the fault over that of the noise in the WINDOW_HZ around its resonance
 SLIP = (0.0, 0.02)  # of a record: the cage lags behind pure rolling, so faults come slower than the geometry says
 JITTER = 0.0005  # standard deviation of one interval between impulses, in intervals; it accumulates
 SPEED_DRIFT = (1e-5, 1e-4)  # amplitude of the relative speed during a record
@@ -62,7 +63,7 @@ class Bearing:
     contact_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a geometry that cannot be built."""
+        """Refuse what cannot be built."""
         if self.balls < 1:
             raise BadConfig.of("balls", self.balls, "an integer >= 1")
         if not 0.0 < self.ball_mm < self.pitch_mm < math.inf:
@@ -118,9 +119,7 @@ class Machine:
     carrier_hz: float  # of the inverter that drives the motor
     gain: float
     tilt_hz: float  # below it the noise rises
-    resonance_hz: Vector  # [resonance], of the structure: broad
-    damping: Vector  # [resonance], share of critical
-    resonance_gain: Vector  # [resonance], over the noise floor in power
+    resonances: Vector  # [resonance, 3] broad: Hz, share of critical damping, log power over the floor
     fault_hz: float  # the narrow resonance that ball impacts excite
     fault_bandwidth_hz: float  # between its half-power points
     distractor: Vector  # [3], amplitudes of shaft, gear and inverter over the noise
@@ -131,7 +130,7 @@ def simulate(sequences: int, seed: int) -> Spectra:
 
     Sequence i has random numbers of its own, so it is the same however many are asked for. A window is anomalous when,
     in the spectrum of the fault alone, it holds at least LABEL_SHARE of the energy (the sum of squared amplitudes); a
-    healthy record has none. Takes about 40 ms a sequence on one core. Raises BadConfig for a count below 1 or a
+    healthy record has none. Takes about 50 ms a sequence on one core. Raises BadConfig for a count below 1 or a
     negative seed.
     """
     if sequences < 1:
@@ -147,71 +146,61 @@ def simulate(sequences: int, seed: int) -> Spectra:
         damage = spectrum(fault)
         x[index] = np.abs(spectrum(normal) + damage).reshape(WINDOWS, WINDOW_BINS)
         y[index, :, 0] = label(np.abs(damage).reshape(WINDOWS, WINDOW_BINS))
-    index = np.arange(sequences)
-    time_s = index // MACHINES * ROUND_S + index % MACHINES * VISIT_S
-    return Spectra(x=x, y=y, machine=(index % MACHINES).astype(np.int64), time_s=time_s.astype(np.float64))
+    visit, machine = np.divmod(np.arange(sequences, dtype=np.int64), MACHINES)
+    return Spectra(x=x, y=y, machine=machine, time_s=visit * ROUND_S + machine * VISIT_S)
 
 
 def build(rng: np.random.Generator) -> Machine:
-    """Draw one machine: its bearing, its speed and its resonances."""
-    modes = int(rng.integers(4, 8))
-    balls = int(rng.integers(8, 17))
+    """Draw one machine: its bearing (balls nearly fill the ring, as in a catalogue), its speed and its resonances."""
+    pitch_mm = 8.0 * rng.uniform(3.2, 6.0)
+    balls = int(rng.uniform(0.75, 0.95) * math.pi / math.asin(8.0 / pitch_mm))
     return Machine(
-        bearing=Bearing(balls, ball_mm=8.0, pitch_mm=8.0 * rng.uniform(3.2, 6.0), contact_deg=rng.choice([0.0, 15.0])),
+        bearing=Bearing(balls, ball_mm=8.0, pitch_mm=pitch_mm, contact_deg=float(rng.choice([0.0, 15.0]))),
         inner=bool(rng.random() < 0.5),
         shaft_hz=rng.uniform(8.0, 25.0),
         teeth=int(rng.integers(17, 43)),
         mains_hz=float(rng.choice([50.0, 60.0])),
         carrier_hz=rng.uniform(2_000.0, 6_000.0),
-        gain=math.exp(rng.normal(0.0, 0.5)),
+        gain=GAIN * math.exp(rng.normal(0.0, 0.5)),
         tilt_hz=rng.uniform(200.0, 1_500.0),
-        resonance_hz=rng.uniform(300.0, 13_500.0, modes),
-        damping=rng.uniform(0.015, 0.08, modes),
-        resonance_gain=np.exp(rng.uniform(0.5, 3.0, modes)),
+        resonances=rng.uniform([300.0, 0.015, 0.5], [13_500.0, 0.08, 3.0], (rng.integers(4, 8), 3)),
         fault_hz=rng.uniform(1_500.0, 9_000.0),
-        fault_bandwidth_hz=rng.uniform(70.0, 220.0),
+        fault_bandwidth_hz=rng.uniform(80.0, 240.0),
         distractor=np.exp(rng.uniform(-1.0, 1.0, 3)),
     )
 
 
 def record(machine: Machine, rng: np.random.Generator) -> tuple[Signal, Signal]:
-    """Simulate one record: the normal vibration and the fault's part of it, float32 [SAMPLES] each, in m/s^2.
-
-    The sensor sees their sum. The fault's part is zero for a healthy record.
-    """
+    """Simulate the normal vibration and, to be added, the fault's (0 when healthy), float32 [SAMPLES] in m/s^2."""
     time_s = np.arange(SAMPLES) / SAMPLE_HZ
-    drift = rng.uniform(*SPEED_DRIFT) * machine.shaft_hz * rng.uniform(0.9, 1.0)
     shaft_hz = machine.shaft_hz * rng.uniform(0.97, 1.03)  # the load differs from day to day
-    drift_hz, phase = rng.uniform(0.03, 0.2), rng.uniform(0.0, 2.0 * math.pi)
-    turns = shaft_hz * time_s + drift / (2.0 * math.pi * drift_hz) * (
-        math.cos(phase) - np.cos(2.0 * math.pi * drift_hz * time_s + phase)
-    )
+    rate, phase = 2.0 * math.pi * rng.uniform(0.03, 0.2), 2.0 * math.pi * rng.random()
+    drift_s = rng.uniform(*SPEED_DRIFT) / rate * (math.cos(phase) - np.cos(rate * time_s + phase))
+    turns = shaft_hz * (time_s + drift_s)  # the integral of shaft_hz (1 + drift sin(rate t + phase))
     density = noise_density(machine, rng)
-    normal = noise(density, rng)
-    normal += distractors(machine, turns, time_s, float(np.sqrt(np.median(density))), rng)
+    normal = noise(density, rng) + distractors(machine, turns, time_s, rng)
     fault = np.zeros(SAMPLES, np.float32)
     if rng.random() < FAULT_PROBABILITY:
         raw = ring_downs(machine, turns, time_s, rng)
         at_resonance = density[round(machine.fault_hz * RECORD_S)]
-        power = math.exp(rng.uniform(math.log(SEVERITY[0]), math.log(SEVERITY[1]))) * at_resonance * WINDOW_HZ
-        fault = raw * np.float32(math.sqrt(power / np.mean(np.square(raw))))
-    wave = np.sin(2.0 * math.pi * rng.uniform(0.03, 0.3) * time_s + rng.uniform(0.0, 2.0 * math.pi))
-    gain = machine.gain * np.exp(rng.normal(0.0, SENSOR_LOG_GAIN) + rng.uniform(*GAIN_DRIFT) * wave)
-    gain = gain.astype(np.float32)
+        severity = SEVERITY[0] * (SEVERITY[1] / SEVERITY[0]) ** rng.random()  # log-uniform
+        fault = raw * np.float32(math.sqrt(severity * at_resonance * WINDOW_HZ / np.mean(np.square(raw))))
+    wave = phasor(rng.uniform(0.03, 0.3) * time_s + rng.random()).imag
+    sensor = machine.gain * math.exp(rng.normal(0.0, SENSOR_LOG_GAIN))
+    gain = np.float32(sensor) * np.exp(np.float32(rng.uniform(*GAIN_DRIFT)) * wave)
     return normal * gain, fault * gain
 
 
 def noise_density(machine: Machine, rng: np.random.Generator) -> Signal:
-    """Give the one-sided power density of the noise, float32 [BINS + 1] in (m/s^2)^2 / Hz, from 0 Hz in steps of 0.1."""
+    """Give the one-sided power density of the noise, float32 [BINS + 1] in (m/s^2)^2 / Hz, at 0, 0.1, ... Hz."""
     hz = np.arange(BINS + 1, dtype=np.float32) / np.float32(RECORD_S)
     density = 1.0 + np.float32(machine.tilt_hz) / (hz + np.float32(20.0))
-    centre_hz = np.append(machine.resonance_hz * rng.uniform(0.98, 1.02, machine.damping.size), machine.fault_hz)
-    damping = np.append(machine.damping, machine.fault_bandwidth_hz / machine.fault_hz)
-    power = np.append(machine.resonance_gain, 1.0) * np.exp(rng.normal(0.0, 0.5, damping.size))
-    for f, zeta, peak in zip(centre_hz, damping, power, strict=True):
-        square = np.square(hz * np.float32(1.0 / f))
-        width = np.float32(4.0 * zeta * zeta)
-        density += np.float32(peak) * width / (np.square(1.0 - square) + width * square)
+    narrow = [machine.fault_hz, machine.fault_bandwidth_hz / machine.fault_hz, 0.0]  # noise excites that one too
+    for f, damping, log_power in np.vstack([machine.resonances, narrow]):
+        square = np.square(hz * np.float32(1.0 / (f * rng.uniform(0.98, 1.02))))
+        width = np.float32(4.0 * damping * damping)
+        peak = np.float32(math.exp(log_power + rng.normal(0.0, 0.5)))
+        density += peak * width / (np.square(1.0 - square) + width * square)
     return density
 
 
@@ -219,17 +208,14 @@ def noise(density: Signal, rng: np.random.Generator) -> Signal:
     """Draw stationary Gaussian noise, float32 [SAMPLES], with the one-sided power density `density` [BINS + 1]."""
     white = rng.standard_normal(2 * (BINS + 1), np.float32).view(np.complex64)
     white *= np.sqrt(density * np.float32(SAMPLES * SAMPLE_HZ / 4.0))
-    white[0] = 0.0
-    out: Signal = fft.irfft(white, SAMPLES)
-    return out
+    return np.asarray(fft.irfft(white, SAMPLES), np.float32)
 
 
 def phasor(turns: Vector) -> Phasor:
     """Give exp(2 pi i turns), complex64; wrapped in float64 first, since float32 has too few digits for 10 s."""
     angle = ((turns - np.floor(turns)) * (2.0 * math.pi)).astype(np.float32)
     out = np.empty(turns.size, np.complex64)
-    np.cos(angle, out=out.real)
-    np.sin(angle, out=out.imag)
+    out.real, out.imag = np.cos(angle), np.sin(angle)
     return out
 
 
@@ -246,17 +232,16 @@ def series(z: Phasor, coefficients: NDArray[np.complex64]) -> Phasor:
 def harmonics(count: int, decay: float, rng: np.random.Generator) -> NDArray[np.complex64]:
     """Draw complex amplitudes [count] that fall as k^-decay, each log-normal with a random phase."""
     size = np.arange(1, count + 1) ** -decay * np.exp(rng.normal(0.0, 0.7, count))
-    return (size * np.exp(2j * math.pi * rng.random(count))).astype(np.complex64)
+    return np.asarray(size * np.exp(2j * math.pi * rng.random(count)), np.complex64)
 
 
-def distractors(machine: Machine, turns: Vector, time_s: Vector, unit: float, rng: np.random.Generator) -> Signal:
-    """Sum the normal lines, float32 [SAMPLES]; `unit` is the noise's amplitude density in (m/s^2) / sqrt(Hz)."""
-    shaft_gain, gear_gain, inverter_gain = machine.distractor * np.exp(rng.normal(0.0, 0.4, 3)) * unit
+def distractors(machine: Machine, turns: Vector, time_s: Vector, rng: np.random.Generator) -> Signal:
+    """Sum the normal lines, float32 [SAMPLES]: of the shaft, the mains, and two families with side-bands."""
+    shaft_gain, gear_gain, inverter_gain = machine.distractor * np.exp(rng.normal(0.0, 0.4, 3))
     shaft = phasor(turns)
-    mains = phasor(machine.mains_hz * time_s)
     meshes = max(1, min(10, int(9_000.0 / (machine.teeth * machine.shaft_hz))))
     out = np.float32(8.0 * shaft_gain) * series(shaft, harmonics(30, 1.0, rng)).real
-    out += np.float32(4.0 * inverter_gain) * series(mains, harmonics(12, 1.0, rng)).real
+    out += np.float32(4.0 * inverter_gain) * series(phasor(machine.mains_hz * time_s), harmonics(12, 1.0, rng)).real
     for gain, carrier, count, modulator, bands in (
         (gear_gain, phasor(machine.teeth * turns), meshes, shaft, 3),
         (inverter_gain, phasor(machine.carrier_hz * time_s), 2, phasor(2.0 * machine.mains_hz * time_s), 3),
@@ -269,16 +254,15 @@ def distractors(machine: Machine, turns: Vector, time_s: Vector, unit: float, rn
 def ring_downs(machine: Machine, turns: Vector, time_s: Vector, rng: np.random.Generator) -> Signal:
     """Simulate ball impacts, float32 [SAMPLES] in arbitrary units: an impulse train through the narrow resonance.
 
-    Impacts come at BPFO or BPFI per turn of the shaft, less the slip, with intervals that jitter. An inner race carries
-    its defect through the load zone once a turn (deep modulation by the shaft); an outer race is modulated by the cage,
-    whose balls differ, and weakly by the shaft's unbalance.
+    Impacts come at BPFO or BPFI less the slip, with intervals that jitter. An inner race carries its defect through the
+    load zone (deep modulation by the shaft); an outer race feels the cage, whose balls differ, and some unbalance.
     """
     per_turn = machine.bearing.bpfi_hz(1.0) if machine.inner else machine.bearing.bpfo_hz(1.0)
     per_turn *= 1.0 - rng.uniform(*SLIP)
     count = int(turns[-1] * per_turn * 1.05) + 2
     at_turn = (rng.random() + np.arange(count) + np.cumsum(rng.normal(0.0, JITTER, count))) / per_turn
     at_turn = at_turn[at_turn < turns[-1]]
-    by_shaft, by_cage = (rng.uniform(0.5, 0.9), 0.0) if machine.inner else (rng.uniform(0.2, 0.5), rng.uniform(0.1, 0.4))
+    by_shaft, by_cage = rng.uniform(*(((0.5, 0.0), (0.9, 0.0)) if machine.inner else ((0.2, 0.1), (0.5, 0.4))))
     strength = 1.0 + by_shaft * np.cos(2.0 * math.pi * (at_turn + rng.random()))
     strength += by_cage * np.cos(2.0 * math.pi * (machine.bearing.cage_hz(1.0) * at_turn + rng.random()))
     strength *= np.exp(rng.normal(0.0, 0.1, at_turn.size))
@@ -300,7 +284,7 @@ def taper() -> Signal:
 
 
 def spectrum(record: Signal) -> Phasor:
-    """Give the one-sided amplitude spectrum, complex64 [BINS], of a record [SAMPLES] under a Hann window, 0 Hz left out.
+    """Give the one-sided amplitude spectrum, complex64 [BINS], of a record [SAMPLES] by a Hann window, without 0 Hz.
 
     A sine of amplitude a on a bin gives a there (half of it on each neighbour); a record of zeros gives zeros.
     """
@@ -310,6 +294,6 @@ def spectrum(record: Signal) -> Phasor:
 
 
 def label(amplitude: Signal) -> NDArray[np.uint8]:
-    """Label windows from the fault's spectrum alone, [window, bin] to uint8 [window]: 1 at LABEL_SHARE of the energy."""
+    """Label from the fault's spectrum alone, [window, bin] to uint8 [window]: 1 at LABEL_SHARE of the energy."""
     energy = np.square(amplitude, dtype=np.float64).sum(axis=1)
-    return ((energy >= LABEL_SHARE * energy.sum()) & (energy > 0.0)).astype(np.uint8)
+    return np.asarray((energy >= LABEL_SHARE * energy.sum()) & (energy > 0.0), np.uint8)
