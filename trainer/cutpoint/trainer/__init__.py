@@ -1,0 +1,31 @@
+"""Train models of rare events, export them to ONNX with the prior undone, calibrate and evaluate them."""
+
+from .calibrate import calibrate_bundle as calibrate_bundle
+from .calibrate import calibrate_scores as calibrate_scores
+from .calibrate import read_scores as read_scores
+from .config import Config as Config
+from .config import parse_config as parse_config
+from .config import read_config as read_config
+from .export import export_run as export_run
+from .fit import train as train
+from .loss import Focal as Focal
+from .loss import WeightedBCE as WeightedBCE
+from .loss import WeightedCE as WeightedCE
+from .loss import focal as focal
+from .loss import weighted_bce as weighted_bce
+from .loss import weighted_ce as weighted_ce
+from .models import MLP as MLP
+from .models import WindowEncoder as WindowEncoder
+from .prior import UndoPrior as UndoPrior
+from .prior import invert_focal as invert_focal
+from .prior import label_priors as label_priors
+from .report import Evaluation as Evaluation
+from .report import evaluate_bundle as evaluate_bundle
+from .report import evaluation_table as evaluation_table
+from .report import plot_sequence as plot_sequence
+from .run import Run as Run
+from .run import read_run as read_run
+from .score import choose_rows as choose_rows
+from .score import score_rows as score_rows
+from .split import Split as Split
+from .split import split_rows as split_rows

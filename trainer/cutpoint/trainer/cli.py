@@ -1,0 +1,158 @@
+"""The commands train, export, calibrate and evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from cutpoint.bundle import find_bundle, read_bundle
+from cutpoint.calibration import parse_objective
+from cutpoint.dataset import Dataset, read_dataset
+from cutpoint.errors import BadConfig
+from numpy.typing import NDArray
+from rich.console import Console
+
+app = typer.Typer(help="Train, export, calibrate and evaluate models of rare events.", no_args_is_help=True)
+
+DataOption = Annotated[Path | None, typer.Option("--data", metavar="PATH", help="An .npz file or a folder of .npy files.")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN", help="Take the split's rows, and the data unless --data is given, from this run."),
+]
+
+
+@app.command(epilog="Example: cutpoint train examples/bearing.yaml --set fit.epochs=20")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings: data, split, model, loss, ...")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in fit.epochs=20; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder to write; default runs/<name>.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
+) -> None:
+    """Train a model and write a run folder: weights, configuration, splits, history."""
+    from .config import read_config
+    from .fit import train as fit
+
+    run = fit(read_config(config, overrides or (), out), force, quiet)
+    console = _console()
+    for note in run.record.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    best, record = run.record.best_epoch, run.record
+    console.print(
+        f"valid AP {record.valid_ap:.4f} at epoch {best} of {len(record.history)}, {record.seconds:.1f} s", highlight=False
+    )
+    console.print(f"{run.path}", highlight=False, markup=False)
+
+
+@app.command(epilog="Example: cutpoint export runs/bearing --models models")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `cutpoint train` wrote.")],
+    models: Annotated[Path, typer.Option("--models", metavar="DIR", help="Model repository to write into.")],
+    version: Annotated[int | None, typer.Option("--version", min=1, help="Version number; default the next free one.")] = None,
+) -> None:
+    """Export a run to ONNX, measure it against torch, and write a bundle."""
+    from .export import export_run
+
+    path = export_run(run, models, version)
+    manifest = read_bundle(path).manifest
+    assert manifest is not None  # just written
+    parity = manifest.parity
+    console = _console()
+    sizes = ", ".join(map(str, parity.batch_sizes))
+    console.print(
+        f"torch and onnxruntime differ by at most {parity.max_abs_difference:.2g}, allowed {parity.tolerance:.2g} "
+        f"({parity.rows} rows in batches of {sizes})",
+        highlight=False,
+    )
+    console.print(f"{path}", highlight=False, markup=False)
+
+
+@app.command(
+    epilog="Example: cutpoint calibrate models/bearing --run runs/bearing --split valid --objective recall_at_least=0.9"
+)
+def calibrate(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
+    ],
+    objective: Annotated[
+        str, typer.Option("--objective", help="max_fbeta=1, precision_at_least=P, recall_at_least=R or alert_rate_at_most=Q.")
+    ],
+    data: DataOption = None,
+    run: RunOption = None,
+    split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "valid",
+    scores: Annotated[
+        Path | None, typer.Option("--scores", metavar="FILE", help="Instead of data: an .npz with the keys logits and y.")
+    ] = None,
+    min_positives: Annotated[
+        int, typer.Option("--min-positives", min=0, help="Labels with fewer labelled positives get no threshold.")
+    ] = 0,
+    allow_undecided: Annotated[
+        bool, typer.Option("--allow-undecided", help="Write the policy although some labels get no threshold.")
+    ] = False,
+    author: Annotated[str, typer.Option("--author", help="Who makes it; kept in the policy.")] = "cutpoint calibrate",
+) -> None:
+    """Choose a threshold per label and write it into the bundle as policy.json."""
+    from .calibrate import calibrate_bundle, calibrate_scores, read_scores
+    from .policy_table import policy_table
+
+    wanted = parse_objective(objective)
+    path = find_bundle(bundle)
+    if scores is not None:
+        if data is not None or run is not None:
+            raise BadConfig.of("--scores", str(scores), "neither --data nor --run beside it")
+        read = read_bundle(path)
+        logits, targets = read_scores(scores, len(read.manifest.labels) if read.manifest else None)
+        names = read.manifest.labels if read.manifest else tuple(str(i) for i in range(logits.shape[-1]))
+        policy = calibrate_scores(read, logits, targets, names, wanted, min_positives, allow_undecided, author)
+    else:
+        dataset, rows = _rows(data, run, split)
+        policy = calibrate_bundle(path, dataset, rows, wanted, min_positives, allow_undecided, author)
+    console = _console()
+    console.print(policy_table(policy))
+    console.print(f"{path / 'policy.json'}", highlight=False, markup=False)
+
+
+@app.command(epilog="Example: cutpoint evaluate models/bearing --run runs/bearing --split test --json evaluate.json")
+def evaluate(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
+    ],
+    data: DataOption = None,
+    run: RunOption = None,
+    split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "test",
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures of all labels here too.")
+    ] = None,
+) -> None:
+    """Score labelled rows and print AP and the rates at the shipped cut beside the expected ones."""
+    from cutpoint.bundle import write_whole
+
+    from .report import evaluate_bundle, evaluation_table
+
+    read = read_bundle(find_bundle(bundle))
+    dataset, rows = _rows(data, run, split)
+    evaluation = evaluate_bundle(read, dataset, rows, split)
+    _console().print(evaluation_table(evaluation))
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(json, evaluation.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _rows(data: Path | None, run: Path | None, split: str) -> tuple[Dataset, NDArray[np.int64]]:
+    from .run import read_run
+    from .score import choose_rows
+
+    trained = read_run(run) if run is not None else None
+    if data is None:
+        if trained is None:
+            raise BadConfig.of("--data", "missing", "--data PATH, --run RUN, or both")
+        data = trained.config.data.path
+    dataset = read_dataset(data)
+    return dataset, choose_rows(dataset, split, trained)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)

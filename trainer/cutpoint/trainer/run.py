@@ -1,0 +1,168 @@
+"""A run folder: what one training left behind, and all that an export needs.
+
+    config.yaml           the configuration, every default written out
+    weights.safetensors   parameters and buffers of the network, the best epoch's
+    run.json              this record
+    history.csv           one line an epoch
+
+It appears whole: it is written beside and renamed. Nothing in it is pickled.
+"""
+
+import csv
+import importlib.metadata
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from cutpoint.bundle import LabelPrior, Task
+from cutpoint.dataset import SPLITS
+from cutpoint.errors import BadConfig
+from cutpoint.validation import Record, first_problem
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from .config import Config, read_config
+
+FORMAT: Literal[1] = 1
+CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, HISTORY_FILE = "config.yaml", "weights.safetensors", "run.json", "history.csv"
+
+
+class Epoch(Record):
+    """One line of the history.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean training loss.
+        valid_ap: average precision on the validation split, the mean over the labels that have positives there, 0 to 1.
+        valid_loss: log loss of the honest logits on the validation split, in nats per labelled entry.
+        seconds: since the training began.
+    """
+
+    epoch: int
+    loss: float
+    valid_ap: float
+    valid_loss: float
+    seconds: float
+
+
+class RunRecord(Record):
+    """The content of run.json.
+
+    Attributes:
+        x_shape: of one row of x.
+        splits: row indices by split name.
+        best_epoch: the one whose weights were kept.
+        valid_ap: at the best epoch.
+        notes: what a person should know: labels without positives in valid or test.
+    """
+
+    format: Literal[1] = FORMAT
+    task: Task
+    labels: tuple[str, ...] = Field(min_length=1)
+    x_shape: tuple[int, ...]
+    splits: dict[str, tuple[int, ...]]
+    priors: tuple[LabelPrior, ...]
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    valid_ap: float
+    seconds: float
+    data_digest: str
+    config_digest: str
+    versions: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+class Run:
+    """A run folder that has been read."""
+
+    def __init__(self, path: Path, config: Config, record: RunRecord) -> None:
+        self.path, self.config, self.record = path, config, record
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Row indices of a split, int64; BadConfig for a name that the run does not have."""
+        if split not in self.record.splits:
+            raise BadConfig.of("split", split, f"one of {', '.join(self.record.splits)}, the splits of {self.path}")
+        return np.array(self.record.splits[split], np.int64)
+
+    def load_weights(self, network: nn.Module) -> None:
+        """Put the saved parameters and buffers into `network`; BadConfig where the file is missing or does not fit."""
+        file = self.path / WEIGHTS_FILE
+        try:
+            load_model(network, file)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise BadConfig(
+                f"{file}: {' '.join(str(error).split())[:300]}; expected the weights of {self.config.model.kind}"
+            ) from error
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raise BadConfig, before any work, when `path` exists and may not be replaced: without `force`, or when it is no run."""
+    if path.exists() and not (force and (path / RUN_FILE).is_file()):
+        expected = "a run folder to replace" if force else "a new folder, or --force to replace the run"
+        raise BadConfig.of("out", f"{path} (exists)", expected)
+
+
+def write_run(path: Path, config: Config, record: RunRecord, network: nn.Module, force: bool = False) -> Run:
+    """Write a run folder whole; an existing run is replaced when `force`, and stays as it was if the writing fails."""
+    check_free(path, force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        new = staging / "new"
+        new.mkdir()
+        (new / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+        (new / RUN_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (new / HISTORY_FILE).write_text(_history_csv(record), encoding="utf-8")
+        save_model(network, str(new / WEIGHTS_FILE))
+        if path.exists():
+            path.rename(staging / "old")
+        os.rename(new, path)  # noqa: PTH104  # Path.rename says no more, and this refuses a folder that appeared meanwhile
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Run(path, config, record)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        BadConfig: it is none, or a file in it is missing, truncated or of another format.
+    """
+    path = Path(path)
+    file = path / RUN_FILE
+    if not file.is_file():
+        raise BadConfig.of("run folder", str(path), f"a folder that `cutpoint train` wrote, with {RUN_FILE}")
+    try:
+        record = RunRecord.model_validate_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"{file}: {first_problem(error)}") from error
+    if set(record.splits) != set(SPLITS):
+        raise BadConfig.of(f"{file}: splits", sorted(record.splits), f"{sorted(SPLITS)}")
+    return Run(path, read_config(path / CONFIG_FILE), record)
+
+
+def versions_of(parts: Iterable[str]) -> dict[str, str]:
+    """Version by distribution name; "source" for what is imported without being installed, as in a checkout."""
+    found = {}
+    for part in parts:
+        try:
+            found[part] = importlib.metadata.version(part)
+        except importlib.metadata.PackageNotFoundError:
+            found[part] = "source"
+    return found
+
+
+def _history_csv(record: RunRecord) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Epoch.model_fields)
+    writer.writerows(epoch.model_dump().values() for epoch in record.history)
+    return text.getvalue()
