@@ -16,7 +16,7 @@ def demo(
         "demo-out"
     ),
     sequences: Annotated[int, typer.Option(min=40, help="Records of the simulated fleet.")] = 320,
-    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulation and the training.")] = 0,
 ) -> None:
     """Simulate bearings; train, export, calibrate, serve, score, recalibrate and watch, with the real commands."""

@@ -49,7 +49,7 @@ model:
   context: 64
   dropout: 0.3
 loss: {{name: weighted_bce, pos_weight: sqrt}}
-fit: {{epochs: {epochs}, batch_size: 4, learning_rate: 0.003, weight_decay: 0.05}}
+fit: {{epochs: {epochs}, batch_size: 4, learning_rate: 0.001, weight_decay: 0.05}}
 seed: {seed}
 out: {out}
 """

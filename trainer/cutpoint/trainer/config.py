@@ -85,6 +85,8 @@ class WindowEncoderModel(Preprocessing):
         channels: width of each convolution in a window; `kernels` (odd) and `strides` have as many entries.
         norm: normalisation after each of them.
         window_norm: give each window zero mean and unit deviation first; its log deviation is kept as a feature.
+        sequence_norm: take from each window's features their mean over the sequence, so that a window is held against what is usual
+            for its sequence (a patient, a machine). Its score then depends on the whole sequence.
         context: width across windows; 0 pools straight into the head, so that windows do not see each other.
         context_layers: residual layers across windows, dilated 1, 2, 4, ...: a window sees 2^layers - 1 on either side.
         dropout: share of features dropped before the head and in the context.
@@ -96,6 +98,7 @@ class WindowEncoderModel(Preprocessing):
     strides: tuple[Annotated[int, Field(gt=0)], ...] = (4, 4, 4)
     norm: Literal["batch", "group", "none"] = "batch"
     window_norm: bool = False
+    sequence_norm: bool = False
     context: int = Field(default=64, ge=0)
     context_layers: int = Field(default=2, ge=0, le=10)
     dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -49,7 +49,7 @@ class WindowEncoder(nn.Module):
 
     def __init__(self, channels_in: int, outputs: int, settings: WindowEncoderModel, two_class: bool = False) -> None:
         super().__init__()
-        self.window_norm, self.two_class = settings.window_norm, two_class
+        self.window_norm, self.sequence_norm, self.two_class = settings.window_norm, settings.sequence_norm, two_class
         layers: list[nn.Module] = []
         width = channels_in
         for channels, kernel, stride in zip(settings.channels, settings.kernels, settings.strides, strict=True):
@@ -81,7 +81,10 @@ class WindowEncoder(nn.Module):
             features.append(torch.log(deviation).squeeze(-1))
         x = self.encoder(x)
         features += [x.mean(-1), x.amax(-1)]
-        z = self.project(torch.cat(features, -1)).unflatten(0, (batch, windows))  # [batch, window, feature]
+        z = torch.cat(features, -1).unflatten(0, (batch, windows))  # [batch, window, feature]
+        if self.sequence_norm:
+            z = z - z.mean(1, keepdim=True)
+        z = self.project(z)
         if len(self.across):
             z = z.transpose(1, 2)
             for layer in self.across:
