@@ -52,7 +52,7 @@ bench-%: $(READY) ## measure one claim beside what it is compared with, as in ma
 	$(BIN)/python bench/$*.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist demo-out .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt | .python-checked
 	$(PYTHON) -m venv $(VENV)

@@ -1,10 +1,13 @@
 """Small bundles that need neither torch nor training: onnx graphs whose answers can be worked out by hand."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from cutpoint.bundle import Input, LabelPrior, Loss, Manifest, Parity, Provenance, Windows, write_bundle
+from cutpoint.bundle import Input, LabelPrior, Loss, Manifest, Parity, Provenance, Windows, sha256_of, write_bundle
+from cutpoint.calibration import Counts, LabelPolicy, Policy, expected_at
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR = 20, 10
@@ -83,3 +86,84 @@ def linear_bundle(
     scratch = linear_onnx(models.parent / f"scratch-{name}-{version}.onnx", weights, shape)
     sizes = (-1, -1, features) if windows else (-1, features)
     return write_bundle(models, manifest(name, labels, sizes, version), scratch)
+
+
+def policy(path: Path, thresholds: Mapping[str, float | None], **fields: Any) -> Policy:
+    """A policy for the bundle at `path` with these thresholds by label; every decided label expects 10 % alerts of 100 rows."""
+    digest = sha256_of(path / "model.onnx")
+    counts = Counts(positives=10, negatives=90, tp=5, fp=5)
+    labels = tuple(
+        LabelPolicy(
+            label=label,
+            objective="max_fbeta=1",
+            status="INSUFFICIENT" if threshold is None else "OK",
+            threshold=None if threshold is None else float(np.float32(threshold)),
+            reason="too few" if threshold is None else "",
+            counts=counts,
+            expected=None if threshold is None else expected_at(counts),
+        )
+        for label, threshold in thresholds.items()
+    )
+    given: dict[str, Any] = {
+        "model": path.parent.name,
+        "model_version": int(path.name),
+        "model_digest": digest,
+        "created": "2026-01-01T00:00:00+00:00",
+        "author": "test",
+        "data_digest": "0",
+        "labels": labels,
+    }
+    return Policy(**{**given, **fields})
+
+
+def slow_onnx(path: Path, trips: int) -> Path:
+    """`logits = x` for x float32 [batch, 2], after `trips` rounds of a loop that changes nothing: takes time, not memory."""
+    value, condition = TensorProto.FLOAT, TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Neg", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", condition, []),
+            helper.make_tensor_value_info("v", value, ["batch", 2]),
+        ],
+        [helper.make_tensor_value_info("go_on", condition, []), helper.make_tensor_value_info("w", value, ["batch", 2])],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["trips", "yes", "x"], ["logits"], body=body)],
+        "slow",
+        [helper.make_tensor_value_info("x", value, ["batch", 2])],
+        [helper.make_tensor_value_info("logits", value, ["batch", 2])],
+        [numpy_helper.from_array(np.array(2 * (trips // 2)), "trips"), numpy_helper.from_array(np.array(True), "yes")],
+    )
+    return _saved(path, graph)
+
+
+def text_onnx(path: Path) -> Path:
+    """`o = s` for text [N]."""
+    shape = [("s", ["N"]), ("o", ["N"])]
+    (s,), (o,) = ([helper.make_tensor_value_info(name, TensorProto.STRING, sizes)] for name, sizes in shape)
+    return _saved(path, helper.make_graph([helper.make_node("Identity", ["s"], ["o"])], "text", [s], [o]))
+
+
+def nan_onnx(path: Path) -> Path:
+    """`logits = log(x)` for x float32 [batch, 1]: NaN for a negative number, -inf for 0."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])
+    return _saved(path, helper.make_graph([helper.make_node("Log", ["x"], ["logits"])], "nan", [x], [logits]))
+
+
+def mean_onnx(path: Path) -> Path:
+    """`logits = mean of all rows`, [1, 2] whatever the batch, though the graph says [rows, 2]: a graph that is no row map."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 2])
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    return _saved(
+        path, helper.make_graph([helper.make_node("ReduceMean", ["x", "axes"], ["logits"])], "mean", [x], [logits], [axes])
+    )
+
+
+def _saved(path: Path, graph: onnx.GraphProto) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR), path)
+    return path

@@ -14,7 +14,9 @@ A row is what is split and sampled: one example, or one whole sequence. Pickled 
 """
 
 import hashlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,10 @@ from .errors import BadData
 
 UNLABELLED = 255
 SPLITS = ("train", "valid", "test")
+# What numpy lets through from zipfile, zlib and its own header parser when a file is damaged.
+_UNREADABLE = (
+    ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 KEYS = ("x", "y", "label_names", "group", "time", *SPLITS)
 
 
@@ -110,6 +116,8 @@ def read_dataset(path: str | Path) -> Dataset:
     for key in ("group", "time"):
         if key in arrays and arrays[key].shape != (len(x),):
             raise BadData.of(f"{path}: {key}", list(arrays[key].shape), f"shape [{len(x)}], one entry per row of x")
+    if "time" in arrays and arrays["time"].dtype.kind not in "iufM":
+        raise BadData.of(f"{path}: time", str(arrays["time"].dtype), "numbers")
     time = arrays["time"].astype(np.float64) if "time" in arrays else None
     if time is not None and not np.isfinite(time).all():
         raise BadData.of(f"{path}: time", "NaN or infinite somewhere", "finite numbers")
@@ -133,10 +141,10 @@ def _labels(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8]:
     # [sequence, window] and [row, label] look alike: two dimensions are windows only where x has as many windows.
     if y.ndim == 1 or (y.ndim == 2 and x.ndim >= 3 and y.shape == x.shape[:2]):
         y = y[..., None]
-    if y.ndim not in (2, 3) or y.shape[:-1] != x.shape[: y.ndim - 1] or y.shape[-1] == 0:
+    if not 2 <= y.ndim <= (2 if x.ndim == 2 else 3) or y.shape[:-1] != x.shape[: y.ndim - 1] or y.shape[-1] == 0:
         wanted = f"[{len(x)}, label]" if x.ndim < 3 else f"[{len(x)}, label] or [{len(x)}, {x.shape[1]}, label]"
         raise BadData.of(f"{path}: y", list(y.shape), f"shape {wanted} to fit x {list(x.shape)}")
-    if not (np.issubdtype(y.dtype, np.number) or y.dtype == np.bool_):
+    if y.dtype.kind not in "biuf":
         raise BadData.of(f"{path}: y", str(y.dtype), "numbers 0 and 1")
     labels = np.full(y.shape, UNLABELLED, np.uint8)
     labels[y == 0] = 0
@@ -152,13 +160,14 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise BadData.of("data path", str(path), "an .npz file or a folder of .npy files")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # opened here, since numpy leaves the files of damaged archives open
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise BadData.of(str(path), "a single array", "an .npz file or a folder of .npy files")
             return {key: _read_key(path, archive, key) for key in archive.files}
     except BadData:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise BadData(f"{path} cannot be read as .npz ({error}); expected arrays saved by numpy.savez") from error
 
 
@@ -174,12 +183,12 @@ def _read_folder(path: Path) -> dict[str, NDArray[Any]]:
     for file in sorted(path.glob("*.npy")):
         try:
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise _refused(str(file), error) from error
     return arrays
 
 
 def _refused(name: str, error: Exception) -> BadData:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    if any(words in str(error) for words in ("allow_pickle", "Object arrays", "Python objects")):
         return BadData.of(name, "a pickled object array, which could run code", "plain numbers or text")
     return BadData(f"{name} cannot be read ({error}); expected an array saved by numpy.save")

@@ -1,6 +1,7 @@
 """The asynchronous client: `Client`, awaited."""
 
 import asyncio
+from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,10 +58,21 @@ class AioClient:
     async def score(
         self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None
     ) -> Scores:
-        """As `Client.score`; the requests of a large array are made at the same time."""
-        requests = messages.infer_requests(model, x, version, input_name)
-        calls = (self._call(methods.MODEL_INFER, request, timeout_s) for request in requests)
-        return messages.scores_of(await asyncio.gather(*calls))
+        """As `Client.score`; of a large array, two requests are under way at a time: more would only wait in the server."""
+        waiting = deque(enumerate(messages.infer_requests(model, x, version, input_name)))
+        answers: dict[int, oip.ModelInferResponse] = {}
+
+        async def work() -> None:
+            while waiting:
+                i, request = waiting.popleft()
+                try:
+                    answers[i] = await self._call(methods.MODEL_INFER, request, timeout_s)
+                except BaseException:
+                    waiting.clear()
+                    raise
+
+        await asyncio.gather(work(), work())
+        return messages.scores_of([answers[i] for i in range(len(answers))])
 
     async def calibrate(
         self,
@@ -72,7 +84,7 @@ class AioClient:
         logits: ArrayLike | None = None,
         version: str = "",
         author: str = "",
-        min_positives: int = 1,
+        min_positives: int = 0,
         activate: bool = True,
         allow_undecided: bool = False,
         timeout_s: float | None = None,
@@ -114,4 +126,6 @@ class AioClient:
     async def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
         with methods.typed_errors(self.target):
             call = method.on(self._channel)
-            return await call(request, timeout=timeout_s or self._timeout_s, wait_for_ready=wait_for_ready)
+            return await call(
+                request, timeout=self._timeout_s if timeout_s is None else timeout_s, wait_for_ready=wait_for_ready
+            )

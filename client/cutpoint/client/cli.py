@@ -100,7 +100,7 @@ def calibrate_policy(
     data: Annotated[Path, typer.Option(help="Labelled data with keys x and y.")],
     rows: Rows = None,
     author: Annotated[str, typer.Option(help="Who asks, for the record.")] = "",
-    min_positives: Annotated[int, typer.Option(help="Labels with fewer labelled positives get no threshold.")] = 1,
+    min_positives: Annotated[int, typer.Option(help="Labels with fewer labelled positives get no threshold.")] = 0,
     activate: Annotated[bool, typer.Option(help="Decide by it from now on.")] = True,
     allow_undecided: Annotated[bool, typer.Option(help="Activate although some labels have no threshold.")] = False,
     server: Server = "127.0.0.1:8001",

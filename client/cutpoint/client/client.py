@@ -86,7 +86,7 @@ class Client:
         logits: ArrayLike | None = None,
         version: str = "",
         author: str = "",
-        min_positives: int = 1,
+        min_positives: int = 0,
         activate: bool = True,
         allow_undecided: bool = False,
         timeout_s: float | None = None,
@@ -101,7 +101,7 @@ class Client:
             logits: [row, ..., label], scored before.
             version: of the model; empty for the highest.
             author: who asks, for the record.
-            min_positives: labels with fewer labelled positives get no threshold.
+            min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no threshold.
             activate: whether the policy decides from now on.
             allow_undecided: activate even if some labels got no threshold; those then decide nothing. Without it such a policy
                 is stored and not activated, and the answer says so.
@@ -152,4 +152,4 @@ class Client:
     def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
         with methods.typed_errors(self.target):
             call = method.on(self._channel)
-            return call(request, timeout=timeout_s or self._timeout_s, wait_for_ready=wait_for_ready)
+            return call(request, timeout=self._timeout_s if timeout_s is None else timeout_s, wait_for_ready=wait_for_ready)

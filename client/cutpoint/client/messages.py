@@ -1,6 +1,5 @@
 """Arrays to requests and responses to results; everything that the sync and the async client share."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .results import Calibration, PolicySummary, Scores
 
-# A request is kept below this many bytes: well under the server's limit, and small enough for its batches.
+# A request is kept below this many bytes, and below this many rows because the answer may be much larger than the request:
+# 4 features in, 512 labels out. Well under the server's limits, and small enough for its batches.
 REQUEST_BYTES = 8 << 20
+REQUEST_ROWS = 1024
 _OUTPUTS = ("logits", "scores", "labels")
 
 
@@ -26,7 +27,7 @@ def infer_requests(model: str, x: ArrayLike, version: str, input_name: str) -> l
     if array.ndim < 2 or len(array) == 0 or not np.issubdtype(array.dtype, np.number):
         raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "numbers, [row, ...] with at least one row")
     array = np.ascontiguousarray(array, np.float32)
-    rows = max(1, REQUEST_BYTES // max(1, array[:1].nbytes))
+    rows = _rows_per_request(array[:1].nbytes)
     requests = []
     for start in range(0, len(array), rows):
         tensor, raw = encode_input(input_name, array[start : start + rows])
@@ -84,7 +85,7 @@ def calibrate_requests(
     data = data.astype(np.float32, copy=False)
     if logits is not None and data.shape != y.shape:
         raise BadInput.of("targets", list(y.shape), f"the shape of the logits, {list(data.shape)}")
-    rows = max(1, REQUEST_BYTES // max(1, math.prod(data.shape[1:]) * 4))
+    rows = _rows_per_request(data[:1].nbytes + y[:1].nbytes)
 
     def send() -> Iterator[v1.CalibrateRequest]:
         yield v1.CalibrateRequest(header=header)
@@ -136,6 +137,10 @@ def summary_of(message: v1.Policy) -> PolicySummary:
         message.labels,
         message.undecided_labels,
     )
+
+
+def _rows_per_request(row_bytes: int) -> int:
+    return min(REQUEST_ROWS, max(1, REQUEST_BYTES // max(1, row_bytes)))
 
 
 def _parameter(response: oip.ModelInferResponse, name: str) -> int | None:

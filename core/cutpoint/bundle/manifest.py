@@ -7,7 +7,7 @@ change the meaning of a field under the same number. Adding an optional field ne
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from ..validation import Record
 
@@ -128,3 +128,10 @@ class Manifest(Record):
     parity: Parity
     provenance: Provenance
     digests: dict[str, str]
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels):  # one series twice, and Prometheus refuses the whole scrape
+            raise ValueError("labels must differ")
+        return labels

@@ -155,10 +155,13 @@ def _read_manifest(path: Path) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_bytes())
-        if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise BadBundle.of(f"{path}: format", found.get("format"), f"{FORMAT}, the one this version reads")
-        return Manifest.model_validate(found)
     except (OSError, ValueError) as error:
+        raise BadBundle(f"{path}: {error}") from error
+    if isinstance(found, dict) and found.get("format") != FORMAT:
+        raise BadBundle.of(f"{path}: format", found.get("format"), f"{FORMAT}, the one this version reads")
+    try:
+        return Manifest.model_validate(found)
+    except ValueError as error:
         raise BadBundle(f"{path}: {first_problem(error)}") from error
 
 
@@ -177,6 +180,11 @@ def _check_policy_fits(path: Path, policy: Policy, digest: str, manifest: Manife
             f"{path / POLICY_FILE} was made for another graph (SHA-256 {policy.model_digest[:12]}..., "
             f"{MODEL_FILE} has {digest[:12]}...); calibrate this one"
         )
+    if (policy.model, str(policy.model_version)) != (path.parent.name, path.name):
+        raise BadBundle.of(
+            f"{path / POLICY_FILE}: model and version", f"{policy.model}/{policy.model_version}",
+            f"{path.parent.name}/{path.name}, as the folder is called",
+        )  # fmt: skip
     names = tuple(label.label for label in policy.labels)
     if manifest is not None and names != manifest.labels:
         raise BadBundle.of(f"{path / POLICY_FILE}: labels", list(names), f"{list(manifest.labels)}, as in the manifest")

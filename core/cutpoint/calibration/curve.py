@@ -3,6 +3,7 @@
 Everything that chooses or judges a cut reads a curve and does not care what made it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +42,18 @@ class Curve:
 
         Midway, because two machines' float32 scores of one row differ in the last bits: a threshold on a score would flip
         the very rows it was tuned on. Below the lowest score, where there is no next one, the margin is the gap above it
-        (or 1 if there is only one score).
+        (or 1 if there is only one score). Infinity is no measure of a gap: below +inf the margin is counted from the next score
+        up, above -inf from the cut down. The result is infinite only where no finite logit separates the rows, as at -inf.
         """
-        cut = self.cuts[index]
-        if index + 1 < len(self.cuts):
-            below = self.cuts[index + 1]
-            # Halve before adding: the sum of two large float32 overflows.
-            middle = np.float32(cut * np.float32(0.5) + below * np.float32(0.5))
-            return float(middle) if below < middle < cut else float(cut)
-        gap = float(self.cuts[index - 1]) - float(cut) if index > 0 else 1.0
-        lower = np.float32(float(cut) - 0.5 * min(gap, 1.0))
-        return float(lower) if np.isfinite(lower) else float(cut)
+        cut = float(self.cuts[index])
+        below = float(self.cuts[index + 1]) if index + 1 < len(self.cuts) else -math.inf
+        above = float(self.cuts[index - 1]) if index > 0 else math.inf
+        if math.isfinite(cut) and math.isfinite(below):
+            middle = cut * 0.5 + below * 0.5
+        else:
+            middle = below + 0.5 if math.isfinite(below) else cut - 0.5 * min(above - cut, 1.0)
+        rounded = float(np.float32(middle))
+        return rounded if below < rounded < cut else cut
 
 
 def exact_curve(scores: NDArray[Any], targets: NDArray[Any]) -> Curve:
@@ -77,7 +79,8 @@ def exact_curve(scores: NDArray[Any], targets: NDArray[Any]) -> Curve:
     # Sort values, not indices: numpy sorts float32 values many times faster, and positives are few.
     ascending = np.sort(scores)
     hits = np.sort(scores[targets == 1])
-    first = np.flatnonzero(np.diff(ascending, prepend=np.float32(np.nan)) != 0)[::-1]  # NaN != 0: row 0 is a first
+    # Compared, not subtracted: infinity minus itself is NaN.
+    first = np.flatnonzero(np.append(len(ascending) > 0, ascending[1:] != ascending[:-1]))[::-1]
     cuts = ascending[first]
     tp = len(hits) - np.searchsorted(hits, cuts, side="left")
     fp = len(ascending) - first - tp

@@ -1,6 +1,7 @@
 """From labelled scores to the labels of a policy."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from .policy import Counts, Expected, LabelPolicy, Rate
 
 
 def fit_labels(
-    logits: NDArray[Any], targets: NDArray[Any], names: Sequence[str], objective: Objective, min_positives: int = 1
+    logits: NDArray[Any], targets: NDArray[Any], names: Sequence[str], objective: Objective, min_positives: int = 0
 ) -> tuple[LabelPolicy, ...]:
     """Choose every label's cut, exactly, over all cuts.
 
@@ -25,7 +26,7 @@ def fit_labels(
         targets: the same shape; 0, 1 or `UNLABELLED` (255).
         names: label names, as many as the last axis.
         objective: what the cuts are chosen for.
-        min_positives: labels with fewer labelled positives get no cut.
+        min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no cut.
 
     Raises:
         BadData: shapes differ, a target is none of the three values, or a labelled score is NaN.
@@ -55,9 +56,11 @@ def fit_labels(
     return tuple(labels)
 
 
-def fit_label(curve: Curve, name: str, objective: Objective, min_positives: int = 1) -> LabelPolicy:
+def fit_label(curve: Curve, name: str, objective: Objective, min_positives: int = 0) -> LabelPolicy:
     """One label's cut from its curve, with the counts and the rates expected at it, or why there is none."""
     choice = objective.choose(curve, min_positives)
+    if not isinstance(choice, Infeasible) and not math.isfinite(curve.threshold(choice)):
+        choice = Infeasible("INFEASIBLE", f"the cut is at a score of {curve.cuts[choice]}, which no finite threshold separates")
     if isinstance(choice, Infeasible):
         return LabelPolicy(
             label=name,

@@ -57,7 +57,7 @@ class Objective:
     def _allowed(self) -> bool:
         return 0 < self.value <= 1
 
-    def choose(self, curve: Curve, min_positives: int = 1) -> int | Infeasible:
+    def choose(self, curve: Curve, min_positives: int = 0) -> int | Infeasible:
         """The index of the chosen cut in `curve.cuts`, or why there is none.
 
         Args:
@@ -82,10 +82,10 @@ class MaxFBeta(Objective):
     """Largest F-beta, (1 + b^2) TP / (PP + b^2 P); on a tie the highest cut, which alerts least."""
 
     name = "max_fbeta"
-    expected = "more than 0 (1 weighs precision and recall alike, 2 favours recall)"
+    expected = "more than 0 and at most 1000 (1 weighs precision and recall alike, 2 favours recall)"
 
     def _allowed(self) -> bool:
-        return 0 < self.value < math.inf
+        return 0 < self.value <= 1000  # beyond it floats cannot tell the cuts apart
 
     def _best(self, curve: Curve) -> int | Infeasible:
         weight = self.value**2

@@ -151,7 +151,8 @@ def _declared(name: str, datatype: str, shape: Any) -> tuple[np.dtype[Any], tupl
     if dtype is None:
         raise BadRequest.of(f"datatype of {name}", repr(datatype), "one of " + ", ".join(DATATYPES))
     sizes = tuple(shape)
-    if any(size < 0 for size in sizes) or math.prod(sizes) > 1 << 40:
+    # numpy multiplies empty axes' neighbours too, and knows 64 axes.
+    if len(sizes) > 32 or any(size < 0 for size in sizes) or math.prod(max(size, 1) for size in sizes) > 1 << 40:
         raise BadRequest.of(f"shape of {name}", list(sizes), "sizes from 0, within reason")
     return dtype, sizes
 

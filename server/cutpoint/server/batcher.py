@@ -84,7 +84,8 @@ class Batcher:
         Raises:
             Overloaded: too many rows wait already; nothing was done.
         """
-        rows = len(next(iter(arrays.values())))
+        first = next(iter(arrays.values()))
+        rows = len(first) if first.ndim else 1
         if self._waiting and self.waiting_rows + rows > self._max_waiting_rows:
             raise Overloaded(
                 f"{self.waiting_rows} rows are waiting and {rows} more exceed {self._max_waiting_rows}; retry later"

@@ -37,6 +37,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         self._models, self._store, self._metrics = models, store, metrics
         self._max_bytes = max_calibration_mib << 20
         self._now_s = now_s
+        self._switching: set[asyncio.Task[Active]] = set()
 
     async def Calibrate(self, requests: AsyncIterator[v1.CalibrateRequest], context: Any) -> v1.CalibrateResponse:
         """Header, then chunks. Nothing is stored unless everything succeeds; the answer comes after the commit."""
@@ -82,10 +83,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
                 f"policy {policy.version} was made for another graph than {model.name}/{model.version} has; calibrate it again"
             )
         expected = request.expected_active if request.HasField("expected_active") else None
-        active = await asyncio.to_thread(
-            self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
-        )
-        self._apply(model, active)
+        await self._switch(model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected)
         return v1.ActivatePolicyResponse(
             policy=_message(policy, model), previous=previous.policy.version if previous is not None else 0
         )
@@ -100,8 +98,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         policy = await asyncio.to_thread(self._fit, model, header, objective, logits, targets, current)
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         if header.activate and (header.allow_undecided or not policy.undecided):
-            active = await asyncio.to_thread(self._store.add_and_activate, policy, self._now_s())
-            self._apply(model, active)
+            active = await self._switch(model, self._store.add_and_activate, policy, self._now_s())
             return v1.CalibrateResponse(policy=_message(active.policy, model), activated=True)
         stored = await asyncio.to_thread(self._store.add, policy)
         log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
@@ -146,13 +143,23 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
             created=datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="seconds"),
             author=header.author or "unknown",
             data_digest=digest_of(logits, targets),
-            labels=fit_labels(logits, targets, model.labels, objective, max(1, header.min_positives)),
+            labels=fit_labels(logits, targets, model.labels, objective, header.min_positives),
         )
 
-    @staticmethod
-    def _apply(model: ServedModel, active: Active) -> None:
-        model.apply(active)
-        log.info("policy %d of %s/%d is active, by %s", active.policy.version, model.name, model.version, active.policy.author)
+    async def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
+        """Change the store and then the model, to the end: a caller who leaves meanwhile must not leave the two apart."""
+
+        async def both() -> Active:
+            active = await asyncio.to_thread(change, *arguments)
+            model.apply(active)
+            made = active.policy
+            log.info("policy %d of %s/%d is active, by %s", made.version, model.name, model.version, made.author)
+            return active
+
+        task = asyncio.create_task(both())
+        self._switching.add(task)
+        task.add_done_callback(self._switching.discard)
+        return await asyncio.shield(task)
 
 
 async def _first_header(requests: AsyncIterator[v1.CalibrateRequest]) -> v1.CalibrateHeader:

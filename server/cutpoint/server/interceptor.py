@@ -15,6 +15,10 @@ from .metrics import Metrics
 log = logging.getLogger("cutpoint.server")
 
 
+# Characters of a message: clients drop an answer whose trailing metadata exceed 8 KiB, and with it the status.
+_LONGEST = 1000
+
+
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Counts RPCs under their long-standing names and answers errors by the table in `cutpoint.wire.status`.
 
@@ -53,7 +57,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignor
                 return await answer(request, context)
             except CutpointError as error:
                 code = status_of(error)
-                await context.abort(code, str(error), ((REASON_KEY, error.reason),))
+                await context.abort(code, str(error)[:_LONGEST], ((REASON_KEY, error.reason),))
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise

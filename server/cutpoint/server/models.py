@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cutpoint.bundle import Bundle, list_versions, read_bundle
+from cutpoint.bundle import POLICY_FILE, Bundle, list_versions, read_bundle
 from cutpoint.calibration import probabilities
 from cutpoint.errors import BadBundle, BadRequest, BadScores, ModelNotFound, NotCalibrated
 from numpy.typing import NDArray
@@ -138,8 +138,8 @@ class ServedModel:
             if self._checks_finite and not np.isfinite(array).all():
                 where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
                 raise BadRequest.of(f"input '{name}'{where} {of}", float(array[tuple(where)]), "a finite number")
-        if len({len(array) for array in arrays.values()}) > 1:
-            sizes = {name: len(array) for name, array in arrays.items()}
+        if len({array.shape[:1] for array in arrays.values()}) > 1:
+            sizes = {name: list(array.shape[:1]) for name, array in arrays.items()}
             raise BadRequest.of(f"rows of the inputs {of}", sizes, "as many rows in each")
         for name in wanted:
             if name not in self.outputs:
@@ -175,7 +175,7 @@ class Models:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         if not version:
             return versions[max(versions)]
-        found = versions.get(int(version)) if version.isdecimal() else None
+        found = next((model for number, model in versions.items() if str(number) == version), None)
         if found is None:
             raise ModelNotFound(
                 f"Request for unknown model: '{name}' version {version} is not found; served: {sorted(versions)}"
@@ -205,6 +205,9 @@ class Models:
             observe_run=observer(self._metrics, bundle.name),
         )
         model = ServedModel(bundle, session, batcher, self._metrics, config.provider)
+        if bundle.policy is not None and len(bundle.policy.labels) != len(model.labels):
+            wanted = f"{len(model.labels)}, as the graph's '{LOGITS}' has"
+            raise BadBundle.of(f"{path / POLICY_FILE}: number of labels", len(bundle.policy.labels), wanted)
         model.apply(starting_policy(self._store, bundle, now_s))
         self._served.setdefault(model.name, {})[model.version] = model
         active = f"policy {model.active.policy.version}" if model.active else "no policy: no decisions until it is calibrated"
@@ -215,7 +218,7 @@ def starting_policy(store: PolicyStore, bundle: Bundle, now_s: float) -> Active 
     """The policy that a model starts with: the stored active one, or the one shipped with the bundle.
 
     A stored policy holds only for the graph it was made on. A newly shipped one replaces another shipped one, but never one
-    that somebody made while serving.
+    that somebody made while serving, and only once: after that, what somebody activates (a roll back too) stays.
     """
     stored, shipped = store.active(bundle.name, bundle.version), bundle.policy
     fits = stored is not None and stored.policy.model_digest == bundle.digest
@@ -224,8 +227,14 @@ def starting_policy(store: PolicyStore, bundle: Bundle, now_s: float) -> Active 
     if shipped is None:
         return stored if fits else None
     if stored is not None and fits:
-        same = stored.policy.model_copy(update={"version": shipped.version, "parent": shipped.parent}) == shipped
-        if same or not store.is_shipped(stored.policy):
+        known = any(
+            policy.model_copy(update={"version": shipped.version, "parent": shipped.parent}) == shipped
+            for policy in store.list(bundle.name, bundle.version)
+        )
+        if not known and not store.is_shipped(stored.policy):
+            store.add(shipped, shipped=True)  # to be seen in lists and activated by hand; at the next start it is known
+            return stored
+        if known:
             return stored
     parent = stored.policy.version if stored is not None else None
     return store.add_and_activate(shipped.model_copy(update={"parent": parent}), now_s, shipped=True)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-from cutpoint.errors import BadBundle, BadConfig
+from cutpoint.errors import BadBundle, BadConfig, BadRequest
 from cutpoint.wire import DATATYPES
 from numpy.typing import NDArray
 
@@ -64,6 +64,8 @@ class OnnxSession:
                 "provider", f"{provider} ({wanted})", f"one of this onnxruntime build's: {', '.join(available)}; "
                 "for CUDA install cutpoint[gpu] in place of cutpoint[server]",
             )  # fmt: skip
+        if provider == "cuda":
+            ort.preload_dlls()  # the CUDA libraries that came as wheels are on no search path
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -84,7 +86,8 @@ class OnnxSession:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs by name. The GIL is free meanwhile."""
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        texts = {name: _text(name, array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
+        return dict(zip(self._names, self._session.run(self._names, texts), strict=True))
 
 
 def _spec(model: Path, node: Any) -> TensorSpec:
@@ -92,6 +95,15 @@ def _spec(model: Path, node: Any) -> TensorSpec:
     if datatype is None:
         raise BadBundle.of(f"{model}: type of '{node.name}'", node.type, "a tensor type of the Open Inference Protocol")
     return TensorSpec(node.name, datatype, tuple(size if isinstance(size, int) else -1 for size in node.shape))
+
+
+def _text(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """BYTES as the str that onnxruntime takes; of bytes it would make their repr."""
+    try:
+        items = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise BadRequest.of(f"input '{name}'", str(error), "text in UTF-8") from None
+    return np.array(items, np.object_).reshape(array.shape)
 
 
 def _first_line(error: Exception) -> str:
