@@ -17,18 +17,20 @@ GENERATED = {"oip", "v1"}
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     **{part: (MATHS, ARRAYS | {"pydantic"}) for part in MATHS},
     "cli": ({"errors"}, {"typer"}),
+    # What commands print with.
+    "terminal": (MATHS, {"rich"}),
     # An application of the whole, which runs the other commands as a user would.
-    "demo": ({*MATHS, "client", "trainer"}, ARRAYS | {"typer", "rich", "matplotlib", "pydantic", "yaml"}),
+    "demo": ({*MATHS, "terminal", "client", "trainer"}, ARRAYS | {"typer", "rich", "matplotlib", "pydantic", "yaml"}),
     "oip": (set(), {"google"}),
     "v1": (set(), {"google", "grpc"}),
     "wire": ({*MATHS, *GENERATED}, {"numpy", "grpc", "google"}),
-    "client": ({*MATHS, *GENERATED, "wire"}, {"numpy", "grpc", "typer", "rich"}),
+    "client": ({*MATHS, *GENERATED, "wire", "terminal"}, {"numpy", "grpc", "typer", "rich"}),
     "server": (
         {*MATHS, *GENERATED, "wire"},
         ARRAYS | {"onnxruntime", "prometheus_client", "grpc", "grpc_health", "grpc_reflection", "google", "typer", "pydantic"},
     ),
     "trainer": (
-        MATHS,
+        {*MATHS, "terminal"},
         ARRAYS
         | {"torch", "lightning", "onnx", "onnxscript", "onnxruntime", "safetensors", "sklearn", "matplotlib", "yaml"}
         | {"pydantic", "typer", "rich"},

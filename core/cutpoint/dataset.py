@@ -96,7 +96,7 @@ def read_dataset(path: str | Path) -> Dataset:
             and the marks for "not labelled"; the message names the file, the key and what was expected.
     """
     path = Path(path)
-    arrays = _read_folder(path) if path.is_dir() else _read_npz(path)
+    arrays = read_arrays(path)
     if "x" not in arrays:
         raise BadData.of(f"{path}: keys", sorted(arrays), f"at least 'x', among {list(KEYS)}")
     unknown = sorted(set(arrays) - set(KEYS))
@@ -144,16 +144,39 @@ def _labels(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8]:
     if not 2 <= y.ndim <= (2 if x.ndim == 2 else 3) or y.shape[:-1] != x.shape[: y.ndim - 1] or y.shape[-1] == 0:
         wanted = f"[{len(x)}, label]" if x.ndim < 3 else f"[{len(x)}, label] or [{len(x)}, {x.shape[1]}, label]"
         raise BadData.of(f"{path}: y", list(y.shape), f"shape {wanted} to fit x {list(x.shape)}")
+    return target_codes(f"{path}: y", y)
+
+
+def target_codes(name: str, y: NDArray[Any]) -> NDArray[np.uint8]:
+    """Labels as they are given to labels as they are used, uint8 of the same shape: 0, 1 and `UNLABELLED`.
+
+    Raises:
+        BadData: an entry is none of 0, 1, -1, 255 and NaN; the message names `name` and the entry.
+    """
     if y.dtype.kind not in "biuf":
-        raise BadData.of(f"{path}: y", str(y.dtype), "numbers 0 and 1")
-    labels = np.full(y.shape, UNLABELLED, np.uint8)
-    labels[y == 0] = 0
-    labels[y == 1] = 1
-    known = (labels != UNLABELLED) | (y == -1) | (y == UNLABELLED) | np.isnan(y.astype(np.float64))
+        raise BadData.of(name, str(y.dtype), "numbers 0 and 1, and -1, 255 or NaN for not labelled")
+    codes = np.full(y.shape, UNLABELLED, np.uint8)
+    codes[y == 0] = 0
+    codes[y == 1] = 1
+    known = (codes != UNLABELLED) | (y == -1) | (y == UNLABELLED) | np.isnan(y.astype(np.float64))
     if not known.all():
-        where = [int(i) for i in np.argwhere(~known)[0]]
-        raise BadData.of(f"{path}: y{where}", y[tuple(where)].item(), "0, 1, or -1, 255 or NaN for not labelled")
-    return labels
+        where = tuple(int(i) for i in np.argwhere(~known)[0])
+        raise BadData.of(f"{name}{list(where)}", y[where].item(), "0, 1, or -1, 255 or NaN for not labelled")
+    return codes
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a .npz file, or of a folder of .npy files (memory-mapped), by key; BadData where one cannot be read."""
+    return _read_folder(path) if path.is_dir() else _read_npz(path)
+
+
+def read_row_indices(path: Path, count: int) -> NDArray[np.int64]:
+    """Row indices of `count` rows from a .npy file; BadData where it holds none."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise _refused(str(path), error) from error
+    return row_indices(str(path), rows, count)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -82,7 +82,7 @@ def test_errors_are_one_line(client_server: ServerProcess, fresh: str, data: Pat
     (tmp_path / "rows.npy").write_bytes(b"nothing")
     for arguments, text in (
         (("score", data, "--model", "none"), "Request for unknown model: 'none' is not found"),
-        (("score", data, "--model", fresh, "--rows", tmp_path / "rows.npy"), "rows.npy cannot be read"),
+        (("score", data, "--model", fresh, "--rows", tmp_path / "rows.npy"), "rows.npy is a pickled object array"),
         (("policy", "calibrate", fresh, "max_fbeta=1", "--data", tmp_path / "unlabelled.npz"), "keys is no y; expected labels"),
         (("policy", "calibrate", fresh, "best=1", "--data", data), "objective is 'best=1'"),
     ):

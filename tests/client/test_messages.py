@@ -82,23 +82,6 @@ def test_calibration_data_are_split_with_their_targets(labels: int, name: str) -
     np.testing.assert_array_equal(np.concatenate([array_of("t", c.chunk.targets) for c in chunks]), np.where(y < 0, 255, y))
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float32])
-def test_targets_of_any_dtype(dtype: type) -> None:
-    found = messages.target_array(np.array([[0, 1], [1, 0]]).astype(dtype))
-    assert (found.dtype, found.tolist()) == (np.uint8, [[0, 1], [1, 0]])
-
-
-def test_marks_for_not_labelled() -> None:
-    assert messages.target_array([[0, 1, -1, 255, float("nan")]]).tolist() == [[0, 1, 255, 255, 255]]
-    assert messages.target_array(np.array([[-1, 1]], np.int8)).tolist() == [[255, 1]]
-
-
-@pytest.mark.parametrize("targets", [[[2]], [[0.5]], [[-2]], [[254]], [[float("inf")]]])
-def test_other_targets_are_refused(targets: list[list[float]]) -> None:
-    with pytest.raises(errors.BadInput, match=r"targets is \[.*\]; expected 0, 1, or -1, 255 or NaN"):
-        messages.target_array(targets)
-
-
 Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 

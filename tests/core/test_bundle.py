@@ -158,6 +158,9 @@ def test_a_policy_of_another_graph_is_refused_both_ways(models: Path) -> None:
     (path / "policy.json").write_text(foreign.to_json())
     with pytest.raises(BadBundle, match=r"policy.json was made for another graph"):
         read_bundle(path)
+    own = policy(path, {"a": 0.5, "b": 0.5})
+    write_policy(path, own)  # the advice, to calibrate this one, can be followed
+    assert read_bundle(path).policy == own
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cutpoint.dataset import KEYS, UNLABELLED, Dataset, read_dataset, row_indices
+from cutpoint.dataset import KEYS, UNLABELLED, Dataset, read_dataset, row_indices, target_codes
 from cutpoint.errors import BadData
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -265,3 +265,15 @@ def test_the_digest_is_of_the_data_and_not_of_the_file(tmp_path: Path) -> None:
 
 def test_row_indices_may_be_empty() -> None:
     assert row_indices("rows", np.array([], np.int32), 3).tolist() == []
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float32])
+def test_targets_of_any_dtype(dtype: type) -> None:
+    found = target_codes("y", np.array([[0, 1], [1, 0]]).astype(dtype))
+    assert (found.dtype, found.tolist()) == (np.uint8, [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("targets", [[[2]], [[0.5]], [[-2]], [[254]], [[float("inf")]]])
+def test_other_targets_are_refused(targets: list[list[float]]) -> None:
+    with pytest.raises(BadData, match=r"y\[0, 0\] is .*; expected 0, 1, or -1, 255 or NaN"):
+        target_codes("y", np.array(targets))

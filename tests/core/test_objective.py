@@ -140,7 +140,7 @@ def test_unmet_precision_says_how_many_positives_and_that_many_will_do(rows: lis
     assert choice.needs_positives is not None
     more = choice.needs_positives - curve.positives
     assert more > 0
-    assert f"at least {more} more positives" in choice.reason
+    assert f"; {more} more positives above those negatives would do" in choice.reason
 
     def feasible_with(extra: int, at: float) -> bool:
         longer = np.append(scores, np.full(extra, at, np.float32))

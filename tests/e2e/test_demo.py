@@ -1,16 +1,20 @@
-"""The demo, small: the main job by the real commands and a real server."""
+"""The demo, small: the main job by the real commands and a real server; then the example of every command's --help."""
 
 import re
+import shlex
 from pathlib import Path
 
 from cutpoint.bundle import read_bundle
-from processes import cutpoint
+from cutpoint.cli import COMMANDS
+from processes import cutpoint, serving
+
+SUBCOMMANDS = {"policy": ("list", "get", "activate", "calibrate")}  # activate expects the policy that the demo left
 
 
-def test_the_demo_does_the_main_job_and_leaves_what_it_says(tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    done = cutpoint("demo", "--out", out, "--sequences", 60, "--epochs", 2, timeout_s=240)
+def test_the_demo_does_the_main_job_and_every_example_works_on_what_it_leaves(tmp_path: Path) -> None:
+    done = cutpoint("demo", "--out", "demo-out", "--sequences", 60, "--epochs", 2, cwd=tmp_path, timeout_s=240)
     assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "demo-out"
     bundle = read_bundle(out / "models/bearings/1")
     assert bundle.manifest is not None
     assert bundle.policy is not None
@@ -28,9 +32,33 @@ def test_the_demo_does_the_main_job_and_leaves_what_it_says(tmp_path: Path) -> N
         assert 0 < float(expected) < 1
     for row in ("average precision", "latency of one sequence", "precision", "recall", "live positive rate"):
         assert row in done.stdout
-    assert str(Path.cwd()) not in (out / "models/bearings/1/manifest.json").read_text()
+    assert str(tmp_path) not in (out / "models/bearings/1/manifest.json").read_text()
 
     again = cutpoint("demo", "--out", tmp_path, "--sequences", 60)  # a folder with something in it that no demo made
     assert again.returncode == 2
     assert again.stderr.startswith("error: --out is ")
     assert out.exists()
+
+    examples = {name: _example(*name.split()) for name in _names()}
+    with serving(out / "models") as server:
+        for name, example in examples.items():
+            assert example[:1] == ["cutpoint"]
+            if name in ("serve", "demo"):  # `serving` ran the one, the test began with the other
+                assert example[1:] in (["serve", "--models", "demo-out/models"], ["demo", "--out", "demo-out"])
+                continue
+            at = ("--server", server.target) if name.split()[0] in ("score", "policy") else ()
+            ran = cutpoint(*example[1:], *at, cwd=tmp_path)
+            assert ran.returncode == 0, f"{example}: {ran.stdout}{ran.stderr}"
+
+
+def _names() -> list[str]:
+    return [f"{name} {sub}".strip() for name in COMMANDS for sub in SUBCOMMANDS.get(name, ("",))]
+
+
+def _example(*command: str) -> list[str]:
+    """The words of the one example in a command's --help."""
+    shown = cutpoint(*command, "--help")
+    assert shown.returncode == 0, shown.stderr
+    found = re.findall(r"Example: ([^│]*)", " ".join(shown.stdout.split()))
+    assert len(found) == 1, shown.stdout
+    return shlex.split(found[0])

@@ -9,11 +9,13 @@ from urllib.request import urlopen
 
 import grpc
 import numpy as np
+import onnx
 import pytest
 from bundles import linear_bundle, linear_onnx, policy, slow_onnx
 from cutpoint.bundle import write_policy
 from cutpoint.client import Client
 from cutpoint.oip import inference_pb2 as oip
+from cutpoint.server import Listening
 from cutpoint.wire import encode_input
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import cutpoint, serving
@@ -175,3 +177,27 @@ def test_a_shipped_policy_decides_from_the_start(models: Path) -> None:
         with urlopen(server.metrics_url, timeout=30) as answer:
             assert answer.headers["Content-Type"].startswith("text/plain")
     assert (models.parent / "state" / "policies.sqlite3").is_file()
+
+
+def test_a_watch_without_end_does_not_hold_up_the_stop(models: Path) -> None:
+    linear_bundle(models)
+    with serving(models, "--grace-s", 600) as server, grpc.insecure_channel(server.target) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert server.process.wait(60) == 0
+
+
+def test_outputs_of_the_graph_that_would_be_taken_for_decisions_are_refused(models: Path) -> None:
+    path = linear_onnx(models / "m/1/model.onnx", np.ones((4, 2)), ["n", 4])
+    graph = onnx.load(path)
+    graph.graph.node.append(onnx.helper.make_node("Identity", ["logits"], ["decisions"]))
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("decisions", onnx.TensorProto.FLOAT, ["n", 2]))
+    onnx.save(graph, path)
+    assert "outputs beside 'logits' is ['decisions']" in serve(models)
+
+
+def test_an_ipv6_host_is_written_as_one() -> None:
+    at = Listening("::1", 8001, 8002)
+    assert (at.grpc_target, at.metrics_url) == ("[::1]:8001", "http://[::1]:8002/metrics")

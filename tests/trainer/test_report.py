@@ -74,7 +74,7 @@ def test_scores_from_a_file(tmp_path):
         ({"logits": np.zeros(3), "y": np.zeros(4)}, "the same"),
         ({"logits": np.zeros((3, 2)), "y": np.zeros((3, 2))}, "1 labels"),
         ({"logits": np.zeros(3), "y": np.array([0, 1, 7])}, r"y\[2, 0\] is 7"),
-        ({"logits": np.array([None] * 3), "y": np.zeros(3)}, "cannot be read"),
+        ({"logits": np.array([None] * 3), "y": np.zeros(3)}, "pickled object array"),
         ({"logits": np.array(["a"] * 3), "y": np.zeros(3)}, "the same"),
     ):
         np.savez(path, **arrays)
@@ -86,7 +86,7 @@ def test_scores_from_a_file(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(BadData, match="cannot be read"):
             read_scores(path)
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(BadData, match=r"expected an \.npz file"):
         read_scores(tmp_path / "none.npz")
 
 

@@ -70,3 +70,10 @@ def test_a_message_names_the_thing_the_value_and_what_was_expected() -> None:
     assert str(errors.BadInput.of("size", 3, "2")) == "size is 3; expected 2"
     assert len(str(errors.BadInput.of("size", "x" * 10_000, "2"))) < 300
     assert isinstance(errors.BadRequest("x"), ValueError)
+
+
+def test_a_message_over_the_limit_is_no_overload() -> None:
+    text = "SERVER: Received message larger than max (5242885 vs. 4194304)"
+    error = error_of(grpc.StatusCode.RESOURCE_EXHAUSTED, text, ())
+    assert type(error) is errors.BadRequest  # retrying it later would fail again
+    assert "send fewer rows at a time" in str(error)

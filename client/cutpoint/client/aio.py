@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import grpc
 from cutpoint.calibration.policy import Policy
+from cutpoint.errors import Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from numpy.typing import ArrayLike
@@ -53,7 +54,8 @@ class AioClient:
 
     async def wait_ready(self, timeout_s: float) -> None:
         """As `Client.wait_ready`."""
-        await self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True)
+        if not (await self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True)).ready:
+            raise Unavailable(f"server {self.target} is not ready: it is starting or stopping")
 
     async def score(
         self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None

@@ -7,11 +7,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from cutpoint.bundle import write_whole
-from cutpoint.calibration.policy import Policy
-from cutpoint.dataset import Dataset, read_dataset, row_indices
+from cutpoint.dataset import Dataset, read_dataset, read_row_indices
 from cutpoint.errors import BadData
-from rich.console import Console
-from rich.table import Table
+from cutpoint.terminal import console, plain_table, policy_table
+from numpy.typing import NDArray
 
 from .client import TIMEOUT_S, Client
 from .results import Scores
@@ -26,7 +25,7 @@ ModelVersion = Annotated[str, typer.Option(help="Version of the model (default: 
 Rows = Annotated[Path | None, typer.Option(help="A .npy of row indices to use (default: all rows).")]
 
 
-@app.command(epilog="Example: cutpoint score spectra.npz --model bearings --out scores.npz")
+@app.command(epilog="Example: cutpoint score demo-out/data --model bearings --out scores.npz")
 def score(
     data: Annotated[Path, typer.Argument(help="An .npz with key x, or a folder with x.npy.")],
     model: Annotated[str, typer.Option(help="Name of the model.")],
@@ -53,17 +52,17 @@ def list_policies(
     """The policies of a model, newest first."""
     with Client(server, timeout_s=timeout_s) as client:
         found = client.policies(model, version=version)
-    table = Table("policy", "active", "objective", "labels", "undecided", "author", "created")
+    table = plain_table("policy", "active", "objective", "labels", "undecided", "author", "created")
     for line in found:
         mark = "yes" if line.active else ""
         objectives = ", ".join(line.objectives)
         table.add_row(
             str(line.version), mark, objectives, str(line.labels), str(line.undecided_labels), line.author, line.created
         )
-    Console().print(table)
+    console().print(table)
 
 
-@policy_app.command("get", epilog="Example: cutpoint policy get bearings --policy 1 > policy.json")
+@policy_app.command("get", epilog="Example: cutpoint policy get bearings --policy 1")
 def get_policy(
     model: str,
     policy: Annotated[int, typer.Option(help="Version of the policy; 0 for the active one.")] = 0,
@@ -92,7 +91,7 @@ def activate_policy(
 
 
 @policy_app.command(
-    "calibrate", epilog="Example: cutpoint policy calibrate bearings recall_at_least=0.9 --data valid.npz --author ann"
+    "calibrate", epilog="Example: cutpoint policy calibrate bearings recall_at_least=0.8 --data demo-out/data --author ann"
 )
 def calibrate_policy(
     model: str,
@@ -117,39 +116,20 @@ def calibrate_policy(
             model, objective, targets=dataset.y[chosen], inputs=dataset.x[chosen], version=version, author=author,
             min_positives=min_positives, activate=activate, allow_undecided=allow_undecided,
         )  # fmt: skip
-    print_policy(done.policy)
+    console().print(policy_table(done.policy))
     print(f"policy {done.policy.version} of {model} is {'active' if done.activated else 'stored, not active'}")
     if activate and not done.activated:
         print(f"{len(done.policy.undecided)} labels have no threshold; --allow-undecided activates it all the same")
         raise typer.Exit(1)
 
 
-def print_policy(policy: Policy, most: int = 20) -> None:
-    """A policy as a table, undecided labels first, `most` labels at most."""
-    table = Table("label", "status", "threshold", "precision", "recall", "alert rate", "objective")
-    for label in sorted(policy.labels, key=lambda each: each.threshold is not None)[:most]:
-        if label.expected is None:
-            table.add_row(label.label, label.status, "-", label.reason, "", "", label.objective)
-        else:
-            rates = (label.expected.precision, label.expected.recall, label.expected.alert_rate)
-            shown = ["-" if r is None else f"{r.value:.3g} ({r.low:.3g} to {r.high:.3g})" for r in rates]
-            table.add_row(label.label, label.status, f"{label.threshold:.4g}", *shown, label.objective)
-    Console().print(table)
-    if len(policy.labels) > most:
-        print(f"and {len(policy.labels) - most} more labels")
-
-
-def _chosen(dataset: Dataset, rows: Path | None) -> "np.typing.NDArray[np.int64]":
+def _chosen(dataset: Dataset, rows: Path | None) -> NDArray[np.int64]:
     if rows is None:
         return np.arange(len(dataset))
-    try:
-        indices = np.load(rows, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadData(f"{rows} cannot be read ({error}); expected row indices saved by numpy.save") from error
-    return row_indices(str(rows), indices, len(dataset))
+    return read_row_indices(rows, len(dataset))
 
 
-def _write_scores(out: Path, scores: Scores, rows: "np.typing.NDArray[np.int64]") -> None:
+def _write_scores(out: Path, scores: Scores, rows: NDArray[np.int64]) -> None:
     arrays = {"logits": scores.logits, "scores": scores.scores, "label_names": np.array(scores.labels), "rows": rows}
     if scores.decisions is not None:
         arrays |= {"decisions": scores.decisions, "policy_version": np.array(scores.policy_version)}
@@ -163,7 +143,9 @@ def _print_scores(scores: Scores, most: int = 20) -> None:
     flat = scores.scores.reshape(-1, len(scores.labels))
     decided = None if scores.decisions is None else scores.decisions.reshape(-1, len(scores.labels))
     by = "no policy" if scores.policy_version is None else f"policy {scores.policy_version}"
-    table = Table("label", "scored", "alerts", "alert rate", "mean score", title=f"{scores.model}/{scores.model_version}, {by}")
+    table = plain_table(
+        "label", "scored", "alerts", "alert rate", "mean score", title=f"{scores.model}/{scores.model_version}, {by}"
+    )
     order = (
         np.argsort(-flat.mean(axis=0), kind="stable") if decided is None else np.argsort(-decided.sum(axis=0), kind="stable")
     )
@@ -171,6 +153,6 @@ def _print_scores(scores: Scores, most: int = 20) -> None:
         alerts = "-" if decided is None else str(int(decided[:, i].sum()))
         rate = "-" if decided is None else f"{decided[:, i].mean():.4g}"
         table.add_row(scores.labels[i], str(len(flat)), alerts, rate, f"{flat[:, i].mean():.4g}")
-    Console().print(table)
+    console().print(table)
     if len(scores.labels) > most:
         print(f"and {len(scores.labels) - most} more labels")

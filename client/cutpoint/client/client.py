@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import grpc
 from cutpoint.calibration.policy import Policy
+from cutpoint.errors import Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from numpy.typing import ArrayLike
@@ -53,8 +54,9 @@ class Client:
         return bool(self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s).ready)
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Wait until the server is ready; DeadlineExceeded where it is not within `timeout_s`."""
-        self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True)
+        """Wait until there is a server; DeadlineExceeded where there is none in time, Unavailable where it is stopping."""
+        if not self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s, wait_for_ready=True).ready:
+            raise Unavailable(f"server {self.target} is not ready: it is starting or stopping")
 
     def score(
         self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from cutpoint.calibration.policy import Policy
-from cutpoint.dataset import UNLABELLED
+from cutpoint.dataset import target_codes
 from cutpoint.errors import BadInput, Conflict, InternalError
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
@@ -78,7 +78,9 @@ def calibrate_requests(
         raise BadInput(
             "calibrate takes either inputs, to be scored by the server, or logits, scored before; not both, not neither"
         )
-    y = target_array(targets)
+    y = target_codes("targets", np.asarray(targets))
+    if y.ndim < 2:
+        raise BadInput.of("targets", list(y.shape), "[row, ..., label], the label axis last, of length 1 for one label")
     data = np.asarray(inputs if inputs is not None else logits)
     if len(data) != len(y) or len(data) == 0:
         raise BadInput.of("targets", f"{len(y)} rows", f"as many as the data, {len(data)}, and at least one")
@@ -96,21 +98,6 @@ def calibrate_requests(
             yield v1.CalibrateRequest(chunk=chunk)
 
     return send()
-
-
-def target_array(targets: ArrayLike) -> NDArray[np.uint8]:
-    """Targets as uint8 [..., label]: 0, 1, and 255 for -1, 255 or NaN (not labelled); BadInput for anything else."""
-    y = np.asarray(targets)
-    if y.ndim < 2:
-        raise BadInput.of("targets", list(y.shape), "[row, ..., label], the label axis last, of length 1 for one label")
-    values = y.astype(np.float64)
-    codes = np.full(y.shape, UNLABELLED, np.uint8)
-    codes[values == 0] = 0
-    codes[values == 1] = 1
-    wrong = (codes == UNLABELLED) & ~np.isnan(values) & (values != -1) & (values != UNLABELLED)
-    if wrong.any():
-        raise BadInput.of("targets", y[wrong].ravel()[:5].tolist(), "0, 1, or -1, 255 or NaN for not labelled")
-    return codes
 
 
 def calibration_of(response: v1.CalibrateResponse) -> Calibration:

@@ -68,8 +68,12 @@ def find_bundle(path: Path) -> Path:
     return versions[-1][1]
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: Path, with_policy: bool = True) -> Bundle:
     """Read a version folder and check every digest its manifest states.
+
+    Args:
+        path: the version folder.
+        with_policy: read and check policy.json too; not for who is about to replace it.
 
     Raises:
         BadBundle: a file is missing, truncated, altered or of an unknown format; the message names it.
@@ -100,7 +104,7 @@ def read_bundle(path: Path) -> Bundle:
                 f"{path / MANIFEST_FILE}: name and version", f"{manifest.name}/{manifest.version}",
                 f"{path.parent.name}/{path.name}, as the folder is called",
             )  # fmt: skip
-    policy = _read_policy(path / POLICY_FILE)
+    policy = _read_policy(path / POLICY_FILE) if with_policy else None
     if policy is not None:
         _check_policy_fits(path, policy, digest, manifest)
     return Bundle(path, path.parent.name, int(path.name), digest, manifest, policy)
@@ -132,7 +136,7 @@ def write_bundle(models: Path, manifest: Manifest, model: Path) -> Path:
 
 def write_policy(path: Path, policy: Policy) -> Path:
     """Put `policy` into the bundle at `path` as the one shipped with the model."""
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, with_policy=False)
     _check_policy_fits(bundle.path, policy, bundle.digest, bundle.manifest)
     file = bundle.path / POLICY_FILE
     write_whole(file, policy.to_json().encode())

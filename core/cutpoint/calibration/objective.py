@@ -113,7 +113,7 @@ class PrecisionAtLeast(Objective):
         needs = curve.positives + more
         return Infeasible(
             "INFEASIBLE",
-            f"{reason}; it needs at least {more} more positives that score above the same negatives",
+            f"{reason}; {more} more positives above those negatives would do, or one above every negative",
             needs,
         )
 

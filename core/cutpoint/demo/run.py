@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
@@ -21,15 +22,16 @@ from cutpoint.calibration.policy import Counts, Rate
 from cutpoint.client import Client, Scores
 from cutpoint.dataset import Dataset, read_dataset
 from cutpoint.errors import BadConfig, CutpointError
+from cutpoint.terminal import console as make_console
+from cutpoint.terminal import plain_table
 from cutpoint.trainer import plot_sequence, read_run
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from .bearing import RECORD_S, SAMPLE_HZ, WINDOW_HZ, simulate
 
 MODEL = "bearings"
-LABEL = "bearing_fault"
+LABEL = "fault"
 FIRST, SECOND = "max_fbeta=1", "recall_at_least=0.9"
 MARK = ".cutpoint-demo"  # a folder without it is not ours to replace
 
@@ -54,7 +56,7 @@ seed: {seed}
 out: {out}
 """
 
-console = Console(soft_wrap=True, highlight=False)
+console = make_console()
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,7 @@ def run(out: Path, sequences: int, epochs: int, seed: int) -> None:
 
     truth = _labels(dataset, test)
     picture = _picture(out / "sequence.png", dataset, test, second, _only(made.policy))
-    table = Table(title="On machines that it has never seen", title_justify="left")
-    for heading in ("", "measured", "beside it"):
-        table.add_column(heading)
+    table = plain_table("", "measured", "beside it", title="On machines that it has never seen")
     _result_rows(table, dataset.x[test], truth, first, latencies_s)
     for scores, policy, live in zip((first, second), (shipped, made.policy), lives, strict=True):
         _policy_rows(table, scores, policy, truth, live)
@@ -155,7 +155,7 @@ def _write_data(folder: Path, sequences: int, seed: int) -> None:
     with console.status("simulating"):
         spectra = simulate(sequences, seed)
     folder.mkdir()
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "x": spectra.x, "y": spectra.y, "group": spectra.machine, "time": spectra.time_s, "label_names": np.array([LABEL])
     }  # fmt: skip
     for name, array in arrays.items():

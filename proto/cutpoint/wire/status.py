@@ -58,4 +58,6 @@ def error_of(code: grpc.StatusCode, details: str | None, metadata: Iterable[Any]
     kind = _BY_REASON.get(reason if isinstance(reason, str) else "")
     if kind is not None:
         return kind(details or kind.reason)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (details or ""):
+        return errors.BadRequest(f"{details}; send fewer rows at a time, or raise the server's --max-message-mib")
     return _BY_CODE.get(code, errors.CutpointError)(f"{code.name}: {details or 'no details'}")

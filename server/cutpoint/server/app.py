@@ -45,12 +45,12 @@ class Listening:
     @property
     def grpc_target(self) -> str:
         """What a client connects to."""
-        return f"{self.host}:{self.port}"
+        return f"{_bracketed(self.host)}:{self.port}"
 
     @property
     def metrics_url(self) -> str:
         """What Prometheus scrapes."""
-        return f"http://{self.host}:{self.metrics_port}/metrics"
+        return f"http://{_bracketed(self.host)}:{self.metrics_port}/metrics"
 
 
 @asynccontextmanager
@@ -72,10 +72,11 @@ async def running(config: ServerConfig) -> AsyncIterator[Listening]:
         stack.callback(models.close)
         models.load_all(time.time())
         readiness = Readiness((SERVICE, _CALIBRATION))
-        server, port = _grpc_server(config, models, store, metrics, readiness)
+        interceptor = Interceptor(metrics)
+        server, port = _grpc_server(config, models, store, metrics, readiness, interceptor)
         metrics_port = _metrics_server(config, metrics, stack)
         await server.start()
-        stack.push_async_callback(server.stop, config.grace_s)
+        stack.push_async_callback(_stop, server, interceptor, config.grace_s)
         await readiness.set(True)
         stack.push_async_callback(readiness.set, False)
         yield Listening(config.host, port, metrics_port)
@@ -93,12 +94,25 @@ async def serve(config: ServerConfig) -> None:
         log.info("stopping: finishing what was accepted, up to %g s", config.grace_s)
 
 
+async def _stop(server: grpc.aio.Server, interceptor: Interceptor, grace_s: float) -> None:
+    """Take no more, finish what was accepted within the grace, and do not wait for watches, which have no end."""
+    stopping = asyncio.create_task(server.stop(grace_s))
+    await asyncio.wait((stopping, asyncio.create_task(interceptor.drained())), return_when=asyncio.FIRST_COMPLETED)
+    await server.stop(0)
+    await stopping
+
+
 def _grpc_server(
-    config: ServerConfig, models: Models, store: PolicyStore, metrics: Metrics, readiness: Readiness
+    config: ServerConfig,
+    models: Models,
+    store: PolicyStore,
+    metrics: Metrics,
+    readiness: Readiness,
+    interceptor: Interceptor,
 ) -> tuple[grpc.aio.Server, int]:
     limit = config.max_message_mib << 20
     server = grpc.aio.server(
-        interceptors=(Interceptor(metrics),),
+        interceptors=(interceptor,),
         options=(
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),
@@ -114,7 +128,7 @@ def _grpc_server(
         names = (SERVICE, _CALIBRATION, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, _all_descriptors())
     try:
-        port = server.add_insecure_port(f"{config.host}:{config.port}")
+        port = server.add_insecure_port(f"{_bracketed(config.host)}:{config.port}")
     except RuntimeError as error:
         raise _port_in_use("port", config.host, config.port) from error
     return server, port
@@ -129,6 +143,11 @@ def _metrics_server(config: ServerConfig, metrics: Metrics, stack: contextlib.As
     stack.callback(http.server_close)
     stack.callback(http.shutdown)
     return int(http.server_port)
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address as it is written before a port."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _port_in_use(name: str, host: str, port: int) -> BadConfig:

@@ -146,10 +146,12 @@ class Batcher:
             at += entry.rows
 
     def _run(self, batch: list[_Entry]) -> dict[str, NDArray[Any]]:
-        if len(batch) == 1:
-            return self._session.run(batch[0].arrays)
-        names = batch[0].arrays
-        outputs = self._session.run({name: np.concatenate([entry.arrays[name] for entry in batch]) for name in names})
+        inputs = batch[0].arrays
+        if len(batch) > 1:
+            inputs = {name: np.concatenate([entry.arrays[name] for entry in batch]) for name in inputs}
+        outputs = self._session.run(inputs)
+        if not self._max_batch_rows:
+            return outputs
         rows = sum(entry.rows for entry in batch)
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != rows:

@@ -76,17 +76,16 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
     async def ActivatePolicy(self, request: v1.ActivatePolicyRequest, context: Any) -> v1.ActivatePolicyResponse:
         """Compare-and-set of the active policy; the next answer is decided by it."""
         model = self._models.get(request.model, request.model_version)
-        previous = await asyncio.to_thread(self._store.active, model.name, model.version)
         policy = await asyncio.to_thread(self._store.get, model.name, model.version, request.version)
         if policy.model_digest != model.bundle.digest:
             raise BadBundle(
                 f"policy {policy.version} was made for another graph than {model.name}/{model.version} has; calibrate it again"
             )
         expected = request.expected_active if request.HasField("expected_active") else None
-        await self._switch(model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected)
-        return v1.ActivatePolicyResponse(
-            policy=_message(policy, model), previous=previous.policy.version if previous is not None else 0
+        active = await self._switch(
+            model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
         )
+        return v1.ActivatePolicyResponse(policy=_message(policy, model), previous=active.previous)
 
     async def _calibrate(
         self, model: ServedModel, header: v1.CalibrateHeader, requests: AsyncIterator[v1.CalibrateRequest]

@@ -13,7 +13,7 @@ from .config import server_config
 app = typer.Typer()
 
 
-@app.command(epilog="Example: cutpoint serve --models models --port 8001 --metrics-port 8002")
+@app.command(epilog="Example: cutpoint serve --models demo-out/models")
 def serve(
     models: Annotated[Path, typer.Option(help="Model repository: <name>/<version>/model.onnx.")],
     state: Annotated[Path | None, typer.Option(help="Folder of the policy store (default: state, beside the models).")] = None,

@@ -52,7 +52,8 @@ class ServerConfig(Record):
     @property
     def lane_count(self) -> int:
         """Model runs at a time."""
-        return self.lanes or len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.lanes or cores or 1
 
 
 def server_config(**settings: Any) -> ServerConfig:

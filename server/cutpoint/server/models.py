@@ -241,12 +241,18 @@ def starting_policy(store: PolicyStore, bundle: Bundle, now_s: float) -> Active 
 
 
 def _labels(bundle: Bundle, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """The labels that can be decided on: the manifest's, or one per logit; none where the graph has no such logits."""
     logits = next((spec for spec in outputs if spec.name == LOGITS), None)
     count = logits.shape[-1] if logits is not None and logits.datatype == "FP32" and len(logits.shape) >= 2 else 0
-    if bundle.manifest is None:
-        return tuple(str(i) for i in range(max(count, 0)))
-    if count not in (-1, len(bundle.manifest.labels)) or count == 0:
+    labels = bundle.manifest.labels if bundle.manifest is not None else tuple(str(i) for i in range(max(count, 0)))
+    if bundle.manifest is not None and count not in (-1, len(labels)):
         shape = list(logits.shape) if logits is not None else "missing"
-        wanted = f"FP32 [..., {len(bundle.manifest.labels)}] as the manifest's labels say"
-        raise BadBundle.of(f"{bundle.model_path}: output '{LOGITS}'", shape, wanted)
-    return bundle.manifest.labels
+        raise BadBundle.of(
+            f"{bundle.model_path}: output '{LOGITS}'", shape, f"FP32 [..., {len(labels)}], the manifest's labels"
+        )
+    taken = [spec.name for spec in outputs if spec.name in DERIVED]
+    if labels and taken:
+        raise BadBundle.of(
+            f"{bundle.model_path}: outputs beside '{LOGITS}'", taken, f"other names: {list(DERIVED)} are derived"
+        )
+    return labels

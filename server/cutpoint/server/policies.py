@@ -36,11 +36,13 @@ class Active:
     Attributes:
         generation: how many times the pointer has been set; increases.
         activated_s: when, in seconds since 1970.
+        previous: the policy version that this activation replaced, where it was just made; 0 for none.
     """
 
     policy: Policy
     generation: int
     activated_s: float
+    previous: int = 0
 
     @cached_property
     def thresholds(self) -> NDArray[np.float32]:
@@ -164,7 +166,7 @@ class PolicyStore:
             "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?)",
             (policy.model, policy.model_version, policy.version, generation + 1, now_s),
         )
-        return Active(policy, generation + 1, now_s)
+        return Active(policy, generation + 1, now_s, current)
 
     def _get(self, model: str, model_version: int, version: int) -> Policy:
         row = self._db.execute(

@@ -1,24 +1,17 @@
 """The policy that a bundle is shipped with: a cut per label, from the scores of rows that did not train the model."""
 
 import datetime
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cutpoint.bundle import Bundle, read_bundle, write_policy
 from cutpoint.calibration import Objective, Policy, digest_of, fit_labels
-from cutpoint.dataset import UNLABELLED, Dataset
+from cutpoint.dataset import Dataset, read_arrays, target_codes
 from cutpoint.errors import BadData, Uncalibratable
 from numpy.typing import NDArray
 
 from .score import score_rows
-
-# What numpy lets through from zipfile, zlib and its own header parser when a file is damaged.
-UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, RuntimeError)
 
 
 def calibrate_bundle(
@@ -45,7 +38,7 @@ def calibrate_bundle(
         BadData: no y, or labels, names or shapes that are not the model's.
         Uncalibratable: a label gets no cut; the message says what each lacks. Nothing is written.
     """
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, with_policy=False)
     targets = labels_of(bundle, dataset, rows)
     logits = score_rows(bundle, dataset, rows)
     names = bundle.manifest.labels if bundle.manifest else dataset.label_names
@@ -105,12 +98,7 @@ def read_scores(path: Path, labels: int | None = None) -> tuple[NDArray[np.float
     Raises:
         BadData: no such file, a pickle, missing keys, shapes that differ, NaN scores, labels other than 0, 1, -1, 255, NaN.
     """
-    try:
-        with path.open("rb") as file:  # opened here, since numpy leaves the files of damaged archives open
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: archive[key] for key in archive.files} if isinstance(archive, np.lib.npyio.NpzFile) else {}
-    except UNREADABLE as error:
-        raise BadData(f"{path} cannot be read ({error}); expected an .npz with the keys logits and y, not pickled") from error
+    arrays = read_arrays(path)
     if set(arrays) != {"logits", "y"}:
         raise BadData.of(f"{path}: keys", sorted(arrays), "logits and y")
     logits, y = (arrays[key][..., None] if arrays[key].ndim == 1 else arrays[key] for key in ("logits", "y"))
@@ -122,15 +110,4 @@ def read_scores(path: Path, labels: int | None = None) -> tuple[NDArray[np.float
         raise BadData.of(
             f"{path}: shapes of logits and y", f"{list(logits.shape)} and {list(y.shape)}", f"the same, [..., {wanted}]"
         )
-    return logits.astype(np.float32), _targets(path, y)
-
-
-def _targets(path: Path, y: NDArray[Any]) -> NDArray[np.uint8]:
-    targets = np.full(y.shape, UNLABELLED, np.uint8)
-    targets[y == 0] = 0
-    targets[y == 1] = 1
-    known = (targets != UNLABELLED) | (y == -1) | (y == UNLABELLED) | np.isnan(y.astype(np.float64))
-    if not known.all():
-        where = tuple(int(i) for i in np.argwhere(~known)[0])
-        raise BadData.of(f"{path}: y{list(where)}", y[where].item(), "0, 1, or -1, 255 or NaN for not labelled")
-    return targets
+    return logits.astype(np.float32), target_codes(f"{path}: y", y)

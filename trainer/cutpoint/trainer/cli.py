@@ -9,8 +9,8 @@ from cutpoint.bundle import find_bundle, read_bundle
 from cutpoint.calibration import parse_objective
 from cutpoint.dataset import Dataset, read_dataset
 from cutpoint.errors import BadConfig
+from cutpoint.terminal import console, policy_table
 from numpy.typing import NDArray
-from rich.console import Console
 
 app = typer.Typer(help="Train, export, calibrate and evaluate models of rare events.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ RunOption = Annotated[
 ]
 
 
-@app.command(epilog="Example: cutpoint train examples/bearing.yaml --set fit.epochs=20")
+@app.command(epilog="Example: cutpoint train demo-out/train.yaml --out runs/again --set fit.learning_rate=0.002")
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings: data, split, model, loss, ...")],
     overrides: Annotated[
@@ -37,17 +37,17 @@ def train(
     from .fit import train as fit
 
     run = fit(read_config(config, overrides or (), out), force, quiet)
-    console = _console()
+    terminal = console()
     for note in run.record.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        terminal.print(f"note: {note}", highlight=False, markup=False)
     best, record = run.record.best_epoch, run.record
-    console.print(
+    terminal.print(
         f"valid AP {record.valid_ap:.4f} at epoch {best} of {len(record.history)}, {record.seconds:.1f} s", highlight=False
     )
-    console.print(f"{run.path}", highlight=False, markup=False)
+    terminal.print(f"{run.path}", highlight=False, markup=False)
 
 
-@app.command(epilog="Example: cutpoint export runs/bearing --models models")
+@app.command(epilog="Example: cutpoint export demo-out/run --models models")
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `cutpoint train` wrote.")],
     models: Annotated[Path, typer.Option("--models", metavar="DIR", help="Model repository to write into.")],
@@ -60,19 +60,17 @@ def export(
     manifest = read_bundle(path).manifest
     assert manifest is not None  # just written
     parity = manifest.parity
-    console = _console()
+    terminal = console()
     sizes = ", ".join(map(str, parity.batch_sizes))
-    console.print(
+    terminal.print(
         f"torch and onnxruntime differ by at most {parity.max_abs_difference:.2g}, allowed {parity.tolerance:.2g} "
         f"({parity.rows} rows in batches of {sizes})",
         highlight=False,
     )
-    console.print(f"{path}", highlight=False, markup=False)
+    terminal.print(f"{path}", highlight=False, markup=False)
 
 
-@app.command(
-    epilog="Example: cutpoint calibrate models/bearing --run runs/bearing --split valid --objective recall_at_least=0.9"
-)
+@app.command(epilog="Example: cutpoint calibrate demo-out/models/bearings --run demo-out/run --objective recall_at_least=0.9")
 def calibrate(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
@@ -96,7 +94,6 @@ def calibrate(
 ) -> None:
     """Choose a threshold per label and write it into the bundle as policy.json."""
     from .calibrate import calibrate_bundle, calibrate_scores, read_scores
-    from .policy_table import policy_table
 
     wanted = parse_objective(objective)
     path = find_bundle(bundle)
@@ -110,12 +107,12 @@ def calibrate(
     else:
         dataset, rows = _rows(data, run, split)
         policy = calibrate_bundle(path, dataset, rows, wanted, min_positives, allow_undecided, author)
-    console = _console()
-    console.print(policy_table(policy))
-    console.print(f"{path / 'policy.json'}", highlight=False, markup=False)
+    terminal = console()
+    terminal.print(policy_table(policy))
+    terminal.print(f"{path / 'policy.json'}", highlight=False, markup=False)
 
 
-@app.command(epilog="Example: cutpoint evaluate models/bearing --run runs/bearing --split test --json evaluate.json")
+@app.command(epilog="Example: cutpoint evaluate demo-out/models/bearings --run demo-out/run --json evaluate.json")
 def evaluate(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
@@ -135,7 +132,7 @@ def evaluate(
     read = read_bundle(find_bundle(bundle))
     dataset, rows = _rows(data, run, split)
     evaluation = evaluate_bundle(read, dataset, rows, split)
-    _console().print(evaluation_table(evaluation))
+    console().print(evaluation_table(evaluation))
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(json, evaluation.model_dump_json(indent=1).encode() + b"\n")
@@ -152,7 +149,3 @@ def _rows(data: Path | None, run: Path | None, split: str) -> tuple[Dataset, NDA
         data = trained.config.data.path
     dataset = read_dataset(data)
     return dataset, choose_rows(dataset, split, trained)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True)

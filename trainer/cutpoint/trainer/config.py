@@ -85,8 +85,8 @@ class WindowEncoderModel(Preprocessing):
         channels: width of each convolution in a window; `kernels` (odd) and `strides` have as many entries.
         norm: normalisation after each of them.
         window_norm: give each window zero mean and unit deviation first; its log deviation is kept as a feature.
-        sequence_norm: take from each window's features their mean over the sequence, so that a window is held against what is usual
-            for its sequence (a patient, a machine). Its score then depends on the whole sequence.
+        sequence_norm: take from each window's features their mean over the sequence: a window is held against what is usual
+            for its sequence (a patient, a machine), and its score then depends on the whole sequence.
         context: width across windows; 0 pools straight into the head, so that windows do not see each other.
         context_layers: residual layers across windows, dilated 1, 2, 4, ...: a window sees 2^layers - 1 on either side.
         dropout: share of features dropped before the head and in the context.

@@ -81,7 +81,7 @@ class WindowEncoder(nn.Module):
             features.append(torch.log(deviation).squeeze(-1))
         x = self.encoder(x)
         features += [x.mean(-1), x.amax(-1)]
-        z = torch.cat(features, -1).unflatten(0, (batch, windows))  # [batch, window, feature]
+        z = torch.cat(features, -1).reshape(batch, windows, -1)  # [batch, window, feature]
         if self.sequence_norm:
             z = z - z.mean(1, keepdim=True)
         z = self.project(z)

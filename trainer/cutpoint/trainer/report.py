@@ -16,16 +16,14 @@ from cutpoint.calibration import (
 )
 from cutpoint.dataset import UNLABELLED, Dataset
 from cutpoint.errors import BadData
+from cutpoint.terminal import SHOWN_LABELS, plain_table
 from cutpoint.validation import Record
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from .calibrate import labels_of
 from .score import score_rows
-
-SHOWN_LABELS = 20
 
 
 class LabelEvaluation(Record):
@@ -106,9 +104,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     """One line a label: AP beside the prevalence, and each rate at the cut beside the expected one."""
     title = f"{evaluation.model}/{evaluation.model_version} on split {evaluation.split}, {evaluation.rows} rows"
     caption = "at the shipped cut: observed (expected)"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("label", "prevalence", "AP", "precision", "recall", "alert rate"):
-        table.add_column(column, justify="left" if column == "label" else "right")
+    table = plain_table("label", "prevalence", "AP", "precision", "recall", "alert rate", title=title, caption=caption)
     for label in evaluation.labels[:SHOWN_LABELS]:
         rates = [_beside(label, name) for name in ("precision", "recall", "alert_rate")]
         ap = "-" if label.average_precision is None else f"{label.average_precision:.3f}"

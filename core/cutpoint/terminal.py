@@ -1,21 +1,37 @@
-"""A policy as a table for a person."""
+"""What every command prints with: one console, one style of table, and a policy as a table."""
 
-from cutpoint.calibration import Policy, Rate
+import sys
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from .calibration.policy import Policy, Rate
 
 SHOWN_LABELS = 20
 
 
+def console() -> Console:
+    """Standard output; as wide as a table needs where it is no terminal, so that nothing is cut in a pipe or a log."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def plain_table(*columns: str, **settings: Any) -> Table:
+    """An empty table, the first column to the left and the others to the right."""
+    table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, **settings)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
+
+
 def policy_table(policy: Policy) -> Table:
-    """One line a label: the cut and the rates expected at it, or why there is none; the first 20 labels."""
+    """One line a label: the cut and the rates expected at it, or why there is none; undecided labels first, 20 in all."""
     objectives = sorted({label.objective for label in policy.labels})
     title = f"policy {policy.version} of {policy.model}/{policy.model_version} for {', '.join(objectives)}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-    for column in ("label", "positives", "logit cut", "precision", "recall", "alert rate"):
-        table.add_column(column, justify="left" if column == "label" else "right")
-    for label in policy.labels[:SHOWN_LABELS]:
+    table = plain_table("label", "positives", "logit cut", "precision", "recall", "alert rate", title=title)
+    for label in sorted(policy.labels, key=lambda each: each.threshold is not None)[:SHOWN_LABELS]:
         start = (escape(label.label), str(label.counts.positives))
         if label.expected is None or label.threshold is None:
             table.add_row(*start, "none", label.status)
