@@ -102,14 +102,17 @@ def _energy_ap(outcome: Outcome) -> float:
 
 
 def _picture(path: Path, outcome: Outcome) -> Path:
-    """Draw the first test sequence with as many anomalous windows as the median faulty one."""
-    truth = targets_of(outcome.dataset, outcome.rows)[..., 0]
-    counts = truth.sum(axis=1)
-    chosen = int(np.argmin(np.abs(counts - np.median(counts[counts > 0])))) if counts.any() else 0
-    row, decided = int(outcome.rows[chosen]), outcome.decided[0]
+    """Draw the faulty test sequence whose F1 is the median one: neither the best nor the worst."""
+    truth = targets_of(outcome.dataset, outcome.rows)[..., 0] == 1
+    decided = outcome.decided[0]
+    found = decided.scores.logits[..., 0] >= np.float32(decided.policy.labels[0].threshold or 0)
+    f1 = 2 * (truth & found).sum(axis=1) / np.maximum(truth.sum(axis=1) + found.sum(axis=1), 1)
+    faulty = np.flatnonzero(truth.any(axis=1))
+    chosen = int(faulty[np.argsort(f1[faulty], kind="stable")[len(faulty) // 2]]) if len(faulty) else 0
+    row = int(outcome.rows[chosen])
     machine = "" if outcome.dataset.group is None else f" of machine {outcome.dataset.group[row]}"
     return plot_sequence(
-        path, decided.scores.logits[chosen, :, 0], truth[chosen], decided.policy.labels[0].threshold,
+        path, decided.scores.logits[chosen, :, 0], truth[chosen].astype(np.uint8), decided.policy.labels[0].threshold,
         np.log10(outcome.dataset.x[row] + 1e-6), f"Spectrum {row}{machine}: log10 amplitude, 0 to 14 kHz",
         f"window of {WINDOW_HZ} Hz",
     )  # fmt: skip
