@@ -48,7 +48,7 @@ check-runtime: $(READY) ## install client and server as a user does, and score w
 	$(MAKE) runtime EXTRA=server RUNTIME=dist/server
 	$(BIN)/python tests/check_runtime.py dist/client dist/server
 
-bench-%: $(READY) ## measure one claim beside what it is compared with, as in make bench-serving
+bench-%: $(READY) ## measure beside what it is compared with: bench-calibration, bench-monitoring
 	$(BIN)/python bench/$*.py
 
 clean: ## remove what the targets made

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# No deadline: how long an example takes on a busy machine says nothing about the code.
+settings.register_profile("cutpoint", deadline=None)
+settings.load_profile("cutpoint")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from processes import ENVIRONMENT, ROOT
 
 ROOTS = ("proto", "core", "server", "trainer", "client")
 ARRAYS = {"numpy", "scipy"}
-MATHS = {"errors", "windows", "dataset", "validation", "calibration", "bundle"}
+MATHS = {"errors", "dataset", "validation", "calibration", "bundle"}
 GENERATED = {"oip", "v1"}
 
 # Part: (parts of ours it may import, packages of others). The standard library is free; a part may import itself.

@@ -65,7 +65,7 @@ def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit code 2."""
     try:
         app()
-    except CutpointError as error:
+    except (CutpointError, OSError) as error:  # an OSError names its file and says what the system said
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

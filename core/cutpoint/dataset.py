@@ -73,7 +73,7 @@ class Dataset:
         for start in range(0, len(self.x), rows):
             chunk = np.asarray(self.x[start : start + rows])
             if not np.isfinite(chunk).all():
-                bad = np.argwhere(~np.isfinite(chunk))[0]
+                bad = np.unravel_index(np.argmin(np.isfinite(chunk)), chunk.shape)
                 where = (start + int(bad[0]), *(int(i) for i in bad[1:]))
                 raise BadData.of(f"{self.path}: x{list(where)}", chunk[tuple(bad)].item(), "a finite number")
 
@@ -160,7 +160,7 @@ def target_codes(name: str, y: NDArray[Any]) -> NDArray[np.uint8]:
     codes[y == 1] = 1
     known = (codes != UNLABELLED) | (y == -1) | (y == UNLABELLED) | np.isnan(y.astype(np.float64))
     if not known.all():
-        where = tuple(int(i) for i in np.argwhere(~known)[0])
+        where = tuple(int(i) for i in np.unravel_index(np.argmin(known), known.shape))
         raise BadData.of(f"{name}{list(where)}", y[where].item(), "0, 1, or -1, 255 or NaN for not labelled")
     return codes
 
@@ -181,7 +181,7 @@ def read_row_indices(path: Path, count: int) -> NDArray[np.int64]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
-        raise BadData.of("data path", str(path), "an .npz file or a folder of .npy files")
+        raise BadData.of("data path", f"{path} (no such file)", "an .npz file or a folder of .npy files")
     try:
         with path.open("rb") as file:  # opened here, since numpy leaves the files of damaged archives open
             archive = np.load(file, allow_pickle=False)

@@ -39,7 +39,7 @@ def policy_table(policy: Policy) -> Table:
             expected = label.expected
             rates = (_shown(expected.precision), _shown(expected.recall), f"{expected.alert_rate.value:.4f}")
             table.add_row(*start, f"{label.threshold:.3f}", *rates)
-    lines = ["expected, with the interval at 95 %"]
+    lines = ["expected, with the interval at 95 % (as if rows were independent of each other, and new ones like these)"]
     if len(policy.labels) > SHOWN_LABELS:
         lines.append(f"and {len(policy.labels) - SHOWN_LABELS} more labels")
     lines += [f"{label.label}: {label.reason}" for label in policy.undecided[:SHOWN_LABELS]]

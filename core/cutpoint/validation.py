@@ -1,5 +1,7 @@
 """The base of every JSON or YAML record, and one line for what is wrong with one."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
@@ -13,9 +15,20 @@ def first_problem(error: Exception) -> str:
     """One line for a person: of a pydantic ValidationError the field, the value and what was expected."""
     if not isinstance(error, ValidationError):
         return str(error)
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"]) or "document"
-    value = repr(first["input"])
+    # A misspelt key is both unknown and missing: the unknown ones explain the missing ones, so they come first.
+    order = {"extra_forbidden": 0, "missing": 1}
+    found = sorted(error.errors(include_url=False), key=lambda each: order.get(each["type"], 2))
+    shown = [_one_problem(each) for each in found[: 3 if found[0]["type"] in order else 1]]
+    more = len(found) - len(shown)
+    return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def _one_problem(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"]) or "document"
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a known key"
+    if problem["type"] == "missing":
+        return f"{name} is missing"
+    value = repr(problem["input"])
     value = value[:100] + "..." if len(value) > 100 else value
-    more = error.error_count() - 1
-    return f"{name} is {value}: {first['msg']}" + (f" (and {more} more)" if more else "")
+    return f"{name} is {value}: {problem['msg']}"

@@ -83,7 +83,11 @@ def test_anything_like_an_array_is_scored_as_float32(client: Client, fresh: str)
         (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y, inputs=X, logits=X)),
         (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y[:3], inputs=X)),
         (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y, logits=X)),
-        (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y[:, 0], inputs=X)),
+        (errors.BadRequest, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y[:, 0], inputs=X)),
+        (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=1, inputs=X)),
+        (errors.BadInput, lambda c: c.calibrate("many", "max_fbeta=1", targets=Y, inputs=X, min_positives=-1)),
+        (errors.BadInput, lambda c: c.activate("many", -1)),
+        (errors.BadInput, lambda c: c.score("many", X.astype(complex))),
     ],
 )
 def test_both_clients_raise_the_same_class_with_the_same_words(

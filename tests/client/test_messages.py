@@ -60,7 +60,7 @@ def test_a_model_without_logits_is_a_bad_input() -> None:
 )
 def test_large_arrays_are_split_between_rows(shape: tuple[int, ...], parts: int) -> None:
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    requests = messages.infer_requests("m", x, "2", "x")
+    requests = [part.request for part in messages.infer_parts("m", x, "2", "x")]
     assert len(requests) == parts
     assert {(request.model_name, request.model_version) for request in requests} == {("m", "2")}
     np.testing.assert_array_equal(np.concatenate([decode_inputs(request)["x"] for request in requests]), x)

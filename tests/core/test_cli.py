@@ -59,7 +59,10 @@ def test_the_modules_named_are_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("score", "nothing.npz", "--model", "m"), "error: data path is nothing.npz; expected an .npz file or a folder"),
+        (
+            ("score", "nothing.npz", "--model", "m"),
+            "error: data path is nothing.npz (no such file); expected an .npz file or a folder",
+        ),
         (("serve", "--models", "nowhere"), "error: models folder is nowhere; expected a folder holding"),
         (("policy", "list", "m", "--server", "127.0.0.1:1", "--timeout-s", "5"), "error: server 127.0.0.1:1 does not answer"),
     ],

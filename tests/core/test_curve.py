@@ -5,10 +5,8 @@ import math
 import numpy as np
 import pytest
 from cutpoint.calibration import (
-    Calibrator,
     Counts,
     Curve,
-    LabelPolicy,
     average_precision,
     clopper_pearson,
     exact_curve,
@@ -168,13 +166,10 @@ def test_probabilities_are_a_sigmoid_without_overflow() -> None:
     assert (np.diff(found[:4001]) >= 0).all()
 
 
-def test_a_calibrators_map_is_never_applied_while_its_kind_is_none() -> None:
-    label = LabelPolicy(
-        label="a", objective="max_fbeta=1", status="INFEASIBLE", threshold=None,
-        counts=Counts(positives=0, negatives=0, tp=0, fp=0), expected=None, calibrator=Calibrator(),
-    )  # fmt: skip
-    z = np.linspace(-5, 5, 12, dtype=np.float32).reshape(3, 4, 1)
-    np.testing.assert_array_equal(probabilities(z, (label,)), probabilities(z))
+def test_average_precision_of_a_perfect_ranking_is_1_for_any_number_of_positives() -> None:
+    for positives in range(1, 400):  # steps of 1/58 sum to more than 1 in float64
+        targets = np.array([1] * positives + [0], np.uint8)
+        assert average_precision(exact_curve(np.arange(len(targets), 0, -1.0), targets)) <= 1
 
 
 def test_curve_of_512_labels_worth_of_rows_is_exact_at_every_cut() -> None:

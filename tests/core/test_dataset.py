@@ -182,7 +182,7 @@ def test_pickles_are_refused_in_both_forms_and_never_run(tmp_path: Path) -> None
 
 
 def test_a_missing_path_and_a_single_array_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"data path is .*nothing.npz; expected an .npz file or a folder"):
+    with pytest.raises(BadData, match=r"data path is .*nothing.npz \(no such file\); expected an .npz file or a folder"):
         read_dataset(tmp_path / "nothing.npz")
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(BadData, match=r"x.npy is a single array"):

@@ -63,7 +63,7 @@ TARGETS = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
         (ask(np.zeros(4, np.float32)), INVALID, "bad_request", "shape of input 'x'"),
         (ask(np.zeros((1, 1, 4), np.float32)), INVALID, "bad_request", "shape of input 'x'"),
         (ask(np.zeros((0, 4), np.float32)), INVALID, "bad_request", "-1 being any size from 1"),
-        (ask(np.zeros((2, 4))), INVALID, "bad_request", "datatype of input 'x' .* is float64; expected FP32"),
+        (ask(np.zeros((2, 4))), INVALID, "bad_request", "datatype of input 'x' .* is FP64; expected FP32"),
         (ask(np.array([["a"] * 4])), INVALID, "bad_request", "datatype of input 'x'"),
         (ask(np.array([[0, 0, np.nan, 0]], np.float32)), INVALID, "bad_request", "input 'x'[0, 2] .* is nan; expected a"),
         (ask(np.array([[0, np.inf, 0, 0]], np.float32)), INVALID, "bad_request", "input 'x'[0, 1] .* is inf"),
@@ -86,7 +86,7 @@ TARGETS = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
         (ask(np.zeros((3, 3), np.float32), model="fixed"), INVALID, "bad_request", "expected [2, 3]"),
         (ask(np.array([[-1]], np.float32), model="log"), grpc.StatusCode.INTERNAL, "bad_scores", "model 'log' answered NaN"),
         (ask(np.array([b"\xff"], object), model="text", name="s"), INVALID, "bad_request", "text in UTF-8"),
-        (oip.ModelInferRequest(model_name="uncalibrated"), INVALID, "bad_request", "inputs for model 'uncalibrated' is empty"),
+        (oip.ModelInferRequest(model_name="uncalibrated"), INVALID, "bad_request", "inputs for model 'uncalibrated' is []"),
     ],
 )  # fmt: skip
 def test_inference(

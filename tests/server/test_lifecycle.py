@@ -109,7 +109,9 @@ def test_a_port_in_use_is_named(models: Path) -> None:
 def test_two_servers_never_share_a_port(models: Path) -> None:
     linear_bundle(models)
     with serving(models) as server:
-        assert "error: port is" in serve(models, "--port", server.target.rpartition(":")[2])
+        other = ("--state", models.parent / "other")
+        assert "error: port is" in serve(models, "--port", server.target.rpartition(":")[2], *other)
+        assert "in use by another server" in serve(models)
         assert server.process.poll() is None
 
 

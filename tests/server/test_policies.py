@@ -52,16 +52,40 @@ def test_a_lost_compare_and_set_stores_nothing(models: Path, tmp_path: Path) -> 
     store.close()
 
 
-def test_two_stores_of_one_folder_agree(models: Path, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_store_at_a_time(models: Path, tmp_path: Path) -> None:
     made = policy(linear_bundle(models), {"a": 0.5, "b": 0.5})
-    one, two = PolicyStore(tmp_path), PolicyStore(tmp_path)
-    assert [one.add(made).version, two.add(made).version, one.add(made).version] == [1, 2, 3]
-    two.activate("linear", 1, 3, 1.0, expected=0)
-    with pytest.raises(Conflict):
-        one.activate("linear", 1, 2, 1.0, expected=0)
-    assert one.active("linear", 1) == two.active("linear", 1)
+    one = PolicyStore(tmp_path)
+    with pytest.raises(BadConfig, match=r"state folder is .* \(in use by another server\)"):
+        PolicyStore(tmp_path)  # it would not see what the first one activates
+    assert one.add(made).version == 1
     one.close()
+    two = PolicyStore(tmp_path)
+    assert two.add(made).version == 2
+    two.activate("linear", 1, 2, 1.0, expected=0)
+    with pytest.raises(Conflict):
+        two.activate("linear", 1, 1, 1.0, expected=0)
     two.close()
+
+
+def test_a_failed_commit_leaves_the_store_usable(models: Path, tmp_path: Path) -> None:
+    made = policy(linear_bundle(models), {"a": 0.5, "b": 0.5})
+    store = PolicyStore(tmp_path)
+    real = store._db
+
+    class Failing:
+        in_transaction = True
+
+        def execute(self, text: str, *rest: object) -> object:
+            if text == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return real.execute(text, *rest)
+
+    store._db = Failing()  # type: ignore[assignment]
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+        store.add(made)
+    store._db = real
+    assert store.add(made).version == 1  # nothing was kept of the first
+    store.close()
 
 
 def test_a_folder_that_cannot_be_used_is_a_bad_setting(tmp_path: Path) -> None:

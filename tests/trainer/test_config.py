@@ -41,7 +41,7 @@ def test_defaults_and_overrides(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 3}, r"c: epochs is 3: .*not permitted"),
+        ({"epochs": 3}, r"c: epochs is not a known key"),
         ({"fit": {"epochs": 0}}, r"c: fit.epochs is 0: .*greater than 0"),
         ({"fit": {"learning_rate": ".nan"}}, r"c: fit.learning_rate"),
         ({"fit": {"precision": 16}}, r"c: fit.precision is 16"),
@@ -49,7 +49,7 @@ def test_defaults_and_overrides(tmp_path):
         ({"name": "a/b"}, r"c: name is 'a/b'"),
         ({"sampler": "smote"}, r"c: sampler is 'smote'"),
         ({"model": {"kind": "resnet"}}, r"c: model is .*'mlp', 'window_encoder', 'import'"),
-        ({"model": {"kind": "mlp", "hiden": [3]}}, r"c: model.hiden is \[3\]"),
+        ({"model": {"kind": "mlp", "hiden": [3]}}, r"c: model.hiden is not a known key"),
         ({"model": {"kind": "mlp", "dropout": 1}}, r"c: model.dropout is 1: .*less than 1"),
         ({"model": {"kind": "import", "path": "os.system"}}, r"c: model.path is 'os.system'"),
         (
@@ -58,10 +58,10 @@ def test_defaults_and_overrides(tmp_path):
         ),
         ({"loss": {"name": "weighted_bce", "pos_weight": [1, "x"]}}, r"c: loss.pos_weight is \[1, 'x'\]"),
         ({"loss": {"name": "weighted_bce", "pos_weight": []}}, r"c: loss.pos_weight is \[\]"),
-        ({"loss": {"name": "weighted_bce", "gamma": 2}}, r"c: loss.gamma is 2"),
+        ({"loss": {"name": "weighted_bce", "gamma": 2}}, r"c: loss.gamma is not a known key"),
         ({"loss": {"name": "focal", "alpha": 1}}, r"c: loss.alpha is 1"),
         ({"split": {"by": "random", "train": 0.9}}, r"c: split is 0.9 \+ 0.2 \+ 0.2; expected shares that sum to 1"),
-        ({"split": {"by": "given", "train": 0.9}}, r"c: split.train is 0.9: .*not permitted"),
+        ({"split": {"by": "given", "train": 0.9}}, r"c: split.train is not a known key"),
         ({"model": {"kind": "window_encoder"}}, r"c: model.kind is window_encoder; expected mlp or import for task binary"),
         ({"task": "multilabel", "loss": {"name": "weighted_ce"}}, r"c: loss.name is weighted_ce"),
         ({"data": {"path": "d", "rate_hz": 3}}, r"c: data.rate_hz is 3"),
@@ -103,7 +103,7 @@ def test_files_and_overrides_that_cannot_be_read(tmp_path):
         ("fit.epochs", "key.key=value"),
         ("=3", "key.key=value"),
         ("name.x=3", "a section"),
-        ("fit.epoch=3", "fit.epoch is 3"),
+        ("fit.epoch=3", "fit.epoch is not a known key"),
         ("fit.epochs=[", "a YAML value"),
     ):
         with pytest.raises(BadConfig, match=message):

@@ -1,7 +1,6 @@
 """The asynchronous client: `Client`, awaited."""
 
 import asyncio
-from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,23 +57,26 @@ class AioClient:
             raise Unavailable(f"server {self.target} is not ready: it is starting or stopping")
 
     async def score(
-        self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None
+        self, model: str, x: ArrayLike, *, version: str | int = "", input_name: str = "x", timeout_s: float | None = None
     ) -> Scores:
         """As `Client.score`; of a large array, two requests are under way at a time: more would only wait in the server."""
-        waiting = deque(enumerate(messages.infer_requests(model, x, version, input_name)))
+        parts = messages.infer_parts(model, x, version, input_name)
         answers: dict[int, oip.ModelInferResponse] = {}
 
         async def work() -> None:
-            while waiting:
-                i, request = waiting.popleft()
-                try:
-                    answers[i] = await self._call(methods.MODEL_INFER, request, timeout_s)
-                except BaseException:
-                    waiting.clear()
-                    raise
+            for part in parts:  # of both workers: each takes the next one
+                with part.named():
+                    answers[part.start] = await self._call(methods.MODEL_INFER, part.request, timeout_s)
 
-        await asyncio.gather(work(), work())
-        return messages.scores_of([answers[i] for i in range(len(answers))])
+        tasks = [asyncio.create_task(work()) for _ in range(2)]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        return messages.scores_of([answers[start] for start in sorted(answers)])
 
     async def calibrate(
         self,
@@ -84,7 +86,7 @@ class AioClient:
         targets: ArrayLike,
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
-        version: str = "",
+        version: str | int = "",
         author: str = "",
         min_positives: int = 0,
         activate: bool = True,
@@ -93,21 +95,30 @@ class AioClient:
     ) -> Calibration:
         """As `Client.calibrate`."""
         header = v1.CalibrateHeader(
-            model=model, model_version=version, objective=objective, author=author, min_positives=min_positives,
-            activate=activate, allow_undecided=allow_undecided,
-        )  # fmt: skip
+            model=model,
+            model_version=str(version),
+            objective=objective,
+            author=author,
+            min_positives=messages.whole_number("min_positives", min_positives, 0),
+            activate=activate,
+            allow_undecided=allow_undecided,
+        )
         requests = messages.calibrate_requests(header, targets, inputs, logits)
         return messages.calibration_of(await self._call(methods.CALIBRATE, requests, timeout_s))
 
-    async def policies(self, model: str, *, version: str = "", timeout_s: float | None = None) -> list[PolicySummary]:
+    async def policies(self, model: str, *, version: str | int = "", timeout_s: float | None = None) -> list[PolicySummary]:
         """As `Client.policies`."""
-        request = v1.ListPoliciesRequest(model=model, model_version=version)
+        request = v1.ListPoliciesRequest(model=model, model_version=str(version))
         response = await self._call(methods.LIST_POLICIES, request, timeout_s)
         return [messages.summary_of(message) for message in response.policies]
 
-    async def policy(self, model: str, policy_version: int = 0, *, version: str = "", timeout_s: float | None = None) -> Policy:
+    async def policy(
+        self, model: str, policy_version: int = 0, *, version: str | int = "", timeout_s: float | None = None
+    ) -> Policy:
         """As `Client.policy`."""
-        request = v1.GetPolicyRequest(model=model, model_version=version, version=policy_version)
+        request = v1.GetPolicyRequest(
+            model=model, model_version=str(version), version=messages.whole_number("policy_version", policy_version, 0)
+        )
         return messages.policy_of((await self._call(methods.GET_POLICY, request, timeout_s)).policy)
 
     async def activate(
@@ -116,12 +127,15 @@ class AioClient:
         policy_version: int,
         *,
         expected_active: int | None = None,
-        version: str = "",
+        version: str | int = "",
         timeout_s: float | None = None,
     ) -> int:
         """As `Client.activate`."""
         request = v1.ActivatePolicyRequest(
-            model=model, model_version=version, version=policy_version, expected_active=expected_active
+            model=model,
+            model_version=str(version),
+            version=messages.whole_number("policy_version", policy_version, 1),
+            expected_active=expected_active,
         )
         return int((await self._call(methods.ACTIVATE_POLICY, request, timeout_s)).previous)
 

@@ -38,11 +38,13 @@ def score(
     """Score data against a running server and show the alerts per label."""
     dataset = read_dataset(data)
     chosen = _chosen(dataset, rows)
+    x = dataset.x if rows is None else dataset.x[chosen]  # all rows are read from the file as they are sent
     with Client(server, timeout_s=timeout_s) as client:
-        scores = client.score(model, dataset.x[chosen], version=version)
+        scores = client.score(model, x, version=version)
+    _print_scores(scores)
     if out is not None:
         _write_scores(out, scores, chosen)
-    _print_scores(scores)
+        print(out)
 
 
 @policy_app.command("list", epilog="Example: cutpoint policy list bearings")
@@ -62,10 +64,10 @@ def list_policies(
     console().print(table)
 
 
-@policy_app.command("get", epilog="Example: cutpoint policy get bearings --policy 1")
+@policy_app.command("get", epilog="Example: cutpoint policy get bearings 1")
 def get_policy(
     model: str,
-    policy: Annotated[int, typer.Option(help="Version of the policy; 0 for the active one.")] = 0,
+    policy: Annotated[int, typer.Argument(help="Version of the policy; 0 for the active one.", min=0)] = 0,
     server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
     timeout_s: Timeout = TIMEOUT_S,

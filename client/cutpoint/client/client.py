@@ -59,7 +59,7 @@ class Client:
             raise Unavailable(f"server {self.target} is not ready: it is starting or stopping")
 
     def score(
-        self, model: str, x: ArrayLike, *, version: str = "", input_name: str = "x", timeout_s: float | None = None
+        self, model: str, x: ArrayLike, *, version: str | int = "", input_name: str = "x", timeout_s: float | None = None
     ) -> Scores:
         """Score rows and get the decisions on them.
 
@@ -75,8 +75,11 @@ class Client:
             ModelNotFound: no such model or version.
             Conflict: the policy changed between two requests of a large array; score it again.
         """
-        requests = messages.infer_requests(model, x, version, input_name)
-        return messages.scores_of([self._call(methods.MODEL_INFER, request, timeout_s) for request in requests])
+        answers = []
+        for part in messages.infer_parts(model, x, version, input_name):
+            with part.named():
+                answers.append(self._call(methods.MODEL_INFER, part.request, timeout_s))
+        return messages.scores_of(answers)
 
     def calibrate(
         self,
@@ -86,7 +89,7 @@ class Client:
         targets: ArrayLike,
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
-        version: str = "",
+        version: str | int = "",
         author: str = "",
         min_positives: int = 0,
         activate: bool = True,
@@ -98,7 +101,7 @@ class Client:
         Args:
             model: name.
             objective: `max_fbeta=B`, `precision_at_least=P`, `recall_at_least=R` or `alert_rate_at_most=Q`.
-            targets: [row, ..., label]: 0, 1, and -1, 255 or NaN for not labelled.
+            targets: [row, ..., label], or [row] for one label: 0, 1, and -1, 255 or NaN for not labelled.
             inputs: [row, ...] to be scored by the server; or
             logits: [row, ..., label], scored before.
             version: of the model; empty for the highest.
@@ -115,20 +118,27 @@ class Client:
             Conflict: somebody else activated a policy meanwhile; nothing was stored.
         """
         header = v1.CalibrateHeader(
-            model=model, model_version=version, objective=objective, author=author, min_positives=min_positives,
-            activate=activate, allow_undecided=allow_undecided,
-        )  # fmt: skip
+            model=model,
+            model_version=str(version),
+            objective=objective,
+            author=author,
+            min_positives=messages.whole_number("min_positives", min_positives, 0),
+            activate=activate,
+            allow_undecided=allow_undecided,
+        )
         requests = messages.calibrate_requests(header, targets, inputs, logits)
         return messages.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
 
-    def policies(self, model: str, *, version: str = "", timeout_s: float | None = None) -> list[PolicySummary]:
+    def policies(self, model: str, *, version: str | int = "", timeout_s: float | None = None) -> list[PolicySummary]:
         """The policies of a model, newest first."""
-        request = v1.ListPoliciesRequest(model=model, model_version=version)
+        request = v1.ListPoliciesRequest(model=model, model_version=str(version))
         return [messages.summary_of(m) for m in self._call(methods.LIST_POLICIES, request, timeout_s).policies]
 
-    def policy(self, model: str, policy_version: int = 0, *, version: str = "", timeout_s: float | None = None) -> Policy:
+    def policy(self, model: str, policy_version: int = 0, *, version: str | int = "", timeout_s: float | None = None) -> Policy:
         """One policy, by default the active one; PolicyNotFound where there is none."""
-        request = v1.GetPolicyRequest(model=model, model_version=version, version=policy_version)
+        request = v1.GetPolicyRequest(
+            model=model, model_version=str(version), version=messages.whole_number("policy_version", policy_version, 0)
+        )
         return messages.policy_of(self._call(methods.GET_POLICY, request, timeout_s).policy)
 
     def activate(
@@ -137,7 +147,7 @@ class Client:
         policy_version: int,
         *,
         expected_active: int | None = None,
-        version: str = "",
+        version: str | int = "",
         timeout_s: float | None = None,
     ) -> int:
         """Make a policy the active one, an older one to roll back; returns the version that was active before (0 for none).
@@ -147,7 +157,10 @@ class Client:
             PolicyNotFound: no such policy.
         """
         request = v1.ActivatePolicyRequest(
-            model=model, model_version=version, version=policy_version, expected_active=expected_active
+            model=model,
+            model_version=str(version),
+            version=messages.whole_number("policy_version", policy_version, 1),
+            expected_active=expected_active,
         )
         return int(self._call(methods.ACTIVATE_POLICY, request, timeout_s).previous)
 

@@ -1,12 +1,15 @@
 """Arrays to requests and responses to results; everything that the sync and the async client share."""
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from cutpoint.calibration.policy import Policy
 from cutpoint.dataset import target_codes
-from cutpoint.errors import BadInput, Conflict, InternalError
+from cutpoint.errors import BadInput, BadRequest, Conflict, InternalError
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import decode_outputs, encode_input, tensor_of
@@ -21,22 +24,43 @@ REQUEST_ROWS = 1024
 _OUTPUTS = ("logits", "scores", "labels")
 
 
-def infer_requests(model: str, x: ArrayLike, version: str, input_name: str) -> list[oip.ModelInferRequest]:
-    """One request, or several where `x` is large, split between rows."""
+@dataclass(frozen=True)
+class Part:
+    """Rows `start` to `stop` of an array of `total`, as a request of their own."""
+
+    start: int
+    stop: int
+    total: int
+    request: oip.ModelInferRequest
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Have a BadRequest say which rows it speaks of, where they are not all: its indices count from `start`."""
+        try:
+            yield
+        except BadRequest as error:
+            if self.stop - self.start == self.total:
+                raise
+            raise BadRequest(f"rows {self.start} to {self.stop - 1} of x, counted from {self.start}: {error}") from error
+
+
+def infer_parts(model: str, x: ArrayLike, version: str | int, input_name: str) -> Iterator[Part]:
+    """One request, or several where `x` is large, split between rows; made, and read from `x`, as they are asked for."""
     array = np.asarray(x)
-    if array.ndim < 2 or len(array) == 0 or not np.issubdtype(array.dtype, np.number):
-        raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "numbers, [row, ...] with at least one row")
-    array = np.ascontiguousarray(array, np.float32)
-    rows = _rows_per_request(array[:1].nbytes)
-    requests = []
-    for start in range(0, len(array), rows):
-        tensor, raw = encode_input(input_name, array[start : start + rows])
-        requests.append(
-            oip.ModelInferRequest(
-                model_name=model, model_version=version, inputs=[tensor], raw_input_contents=[raw]
+    if array.ndim < 2 or len(array) == 0 or array.dtype.kind not in "biuf":
+        raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "real numbers, [row, ...] with at least one row")
+    rows = _rows_per_request(4 * math.prod(array.shape[1:]))
+
+    def parts() -> Iterator[Part]:
+        for start in range(0, len(array), rows):
+            some = np.ascontiguousarray(array[start : start + rows], np.float32)
+            tensor, raw = encode_input(input_name, some)
+            request = oip.ModelInferRequest(
+                model_name=model, model_version=str(version), inputs=[tensor], raw_input_contents=[raw]
             )
-        )  # fmt: skip
-    return requests
+            yield Part(start, start + len(some), len(array), request)
+
+    return parts()
 
 
 def scores_of(responses: Sequence[oip.ModelInferResponse]) -> Scores:
@@ -79,25 +103,35 @@ def calibrate_requests(
             "calibrate takes either inputs, to be scored by the server, or logits, scored before; not both, not neither"
         )
     y = target_codes("targets", np.asarray(targets))
-    if y.ndim < 2:
-        raise BadInput.of("targets", list(y.shape), "[row, ..., label], the label axis last, of length 1 for one label")
+    if y.ndim == 1:
+        y = y[:, None]  # one label
+    if y.ndim == 0:
+        raise BadInput.of("targets", "a single number", "[row] or [row, ..., label], the label axis last")
     data = np.asarray(inputs if inputs is not None else logits)
     if len(data) != len(y) or len(data) == 0:
-        raise BadInput.of("targets", f"{len(y)} rows", f"as many as the data, {len(data)}, and at least one")
-    data = data.astype(np.float32, copy=False)
+        raise BadInput.of("targets and data", f"{len(y)} and {len(data)} rows", "as many of each, and at least one")
+    if logits is not None and data.ndim == 1:
+        data = data[:, None]
     if logits is not None and data.shape != y.shape:
         raise BadInput.of("targets", list(y.shape), f"the shape of the logits, {list(data.shape)}")
-    rows = _rows_per_request(data[:1].nbytes + y[:1].nbytes)
+    rows = _rows_per_request(4 * math.prod(data.shape[1:]) + math.prod(y.shape[1:]))
 
     def send() -> Iterator[v1.CalibrateRequest]:
         yield v1.CalibrateRequest(header=header)
         for start in range(0, len(data), rows):
-            part = tensor_of(np.ascontiguousarray(data[start : start + rows]))
+            part = tensor_of(np.ascontiguousarray(data[start : start + rows], np.float32))
             chunk = v1.LabelledChunk(targets=tensor_of(y[start : start + rows]))
             (chunk.inputs if inputs is not None else chunk.logits).CopyFrom(part)
             yield v1.CalibrateRequest(chunk=chunk)
 
     return send()
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """Check a number that the wire holds as unsigned; BadInput where it is less than `least`."""
+    if not least <= value < 1 << 32:
+        raise BadInput.of(name, value, f"a whole number from {least}")
+    return value
 
 
 def calibration_of(response: v1.CalibrateResponse) -> Calibration:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from cutpoint.errors import CutpointError
+from cutpoint.errors import CutpointError, Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import error_of
@@ -74,3 +74,7 @@ def typed_errors(target: str) -> Iterator[None]:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             found = type(found)(f"server {target} does not answer: {error.details()}")
         raise found from error
+    except (ValueError, grpc.aio.UsageError) as error:  # grpc has no class of its own for it
+        if "closed" not in str(error).lower():
+            raise
+        raise Unavailable(f"this client of {target} is closed") from error

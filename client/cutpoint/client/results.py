@@ -1,7 +1,6 @@
 """What the client gives back."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from cutpoint.calibration.policy import Policy
@@ -55,6 +54,3 @@ class Calibration:
 
     policy: Policy
     activated: bool
-
-
-Array = NDArray[Any]

@@ -49,7 +49,8 @@ class LabelPrior(Record):
         rate: share of positives among the labelled training entries, 0 to 1.
         sampled_rate: the same share as the sampler presents it, 0 to 1.
         pos_weight: weight of a positive over that of a negative in the loss (1 for none).
-        shift: log-odds that the graph subtracts: log(pos_weight) + logit(sampled_rate) - logit(rate).
+        shift: log-odds that the graph subtracts: log(pos_weight) + logit(sampled_rate) - logit(rate); where whole rows of
+            several entries were sampled, the one at which the mean probability over the training rows is `rate`.
     """
 
     rate: float = Field(ge=0, le=1)

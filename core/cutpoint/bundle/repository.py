@@ -4,6 +4,7 @@ A bundle is a version folder with `model.onnx` and, when Cutpoint made it, `mani
 only `model.onnx` (anybody's ONNX) is a bundle without a manifest. Bundles appear whole: they are written beside and renamed.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,13 +18,16 @@ from ..validation import first_problem
 from .files import sha256_of, sync_folder, write_whole
 from .manifest import FORMAT, MANIFEST_FILE, MODEL_FILE, POLICY_FILE, Manifest
 
+_OWN = {MODEL_FILE, MANIFEST_FILE, POLICY_FILE, "report.html"}
+
 
 @dataclass(frozen=True)
 class Bundle:
     """One version of one model, its digests checked.
 
     Attributes:
-        digest: SHA-256 of `model.onnx`; a policy is bound to it, since a cut means nothing on another graph.
+        digest: SHA-256 of `model.onnx` and of files beside it that hold its weights, if any; a policy is bound to it, since a
+            cut means nothing on another graph.
         manifest: None for anybody's ONNX.
         policy: the policy shipped with the model, if any.
     """
@@ -78,20 +82,20 @@ def read_bundle(path: Path, with_policy: bool = True) -> Bundle:
     Raises:
         BadBundle: a file is missing, truncated, altered or of an unknown format; the message names it.
     """
-    path = path.resolve()
+    path = Path(os.path.abspath(path))  # noqa: PTH100  # not resolved: a linked folder is served under the link's name
     model = path / MODEL_FILE
     if not model.is_file():
         raise BadBundle(f"{path}: {MODEL_FILE} is missing")
     if not _is_version(path.name):
         raise BadBundle.of(f"{path}: folder name", path.name, "a version number from 1, as in models/<name>/<version>")
     manifest = _read_manifest(path / MANIFEST_FILE)
-    digest = sha256_of(model)
+    digest = _graph_digest(path)
     if manifest is not None:
         for name, wanted in manifest.digests.items():
             file = path / name
             if Path(name).name != name or not file.is_file():
                 raise BadBundle(f"{path}: {name} is named in {MANIFEST_FILE} but is not in the folder")
-            found = digest if name == MODEL_FILE else sha256_of(file)
+            found = sha256_of(file)
             if found != wanted:
                 raise BadBundle(
                     f"{file} has SHA-256 {found[:12]}..., expected {wanted[:12]}... from {MANIFEST_FILE}: "
@@ -152,6 +156,16 @@ def next_version(models: Path, name: str) -> int:
 
 def _is_version(name: str) -> bool:
     return name.isdecimal() and name == str(int(name)) and int(name) > 0
+
+
+def _graph_digest(path: Path) -> str:
+    """SHA-256 of `model.onnx`; with files beside it, which may hold its weights, of the digests of all of them."""
+    others = sorted(f for f in path.iterdir() if f.is_file() and f.name not in _OWN and not f.name.startswith("."))
+    own = sha256_of(path / MODEL_FILE)
+    if not others:
+        return own
+    lines = [f"{MODEL_FILE} {own}", *(f"{file.name} {sha256_of(file)}" for file in others)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _read_manifest(path: Path) -> Manifest | None:

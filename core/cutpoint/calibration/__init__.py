@@ -6,6 +6,7 @@ from .fit import digest_of as digest_of
 from .fit import expected_at as expected_at
 from .fit import fit_label as fit_label
 from .fit import fit_labels as fit_labels
+from .fit import refuse_probabilities as refuse_probabilities
 from .interval import clopper_pearson as clopper_pearson
 from .metrics import average_precision as average_precision
 from .objective import OBJECTIVES as OBJECTIVES

@@ -56,6 +56,16 @@ def fit_labels(
     return tuple(labels)
 
 
+def refuse_probabilities(name: str, logits: NDArray[Any]) -> None:
+    """Raise BadData where scores given as logits are plainly probabilities: 100 or more, all of them from 0 to 1.
+
+    A threshold on probabilities, held against logits, would decide something else; rare events' logits are mostly negative.
+    """
+    if logits.size >= 100 and np.min(logits) >= 0 and np.max(logits) <= 1 and np.ptp(logits) > 0:
+        found = f"all from {np.min(logits):.3g} to {np.max(logits):.3g}, as probabilities are"
+        raise BadData.of(name, found, "logits, log(p / (1 - p)); the outputs 'logits', not 'scores'")
+
+
 def fit_label(curve: Curve, name: str, objective: Objective, min_positives: int = 0) -> LabelPolicy:
     """One label's cut from its curve, with the counts and the rates expected at it, or why there is none."""
     choice = objective.choose(curve, min_positives)

@@ -14,4 +14,4 @@ def average_precision(curve: Curve) -> float:
     if curve.positives == 0:
         return float("nan")
     steps = np.diff(curve.tp, prepend=0) / curve.positives
-    return float(np.sum(steps * curve.tp / (curve.tp + curve.fp)))
+    return min(1.0, float(np.sum(steps * curve.tp / (curve.tp + curve.fp))))  # steps of 1/58 sum to more than 1

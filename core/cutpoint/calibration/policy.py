@@ -52,11 +52,9 @@ class Expected(Record):
 
 
 class Calibrator(Record):
-    """The map from logit to probability: sigmoid(slope * logit + intercept). Increasing, so it never changes a decision."""
+    """The map from logit to probability; "none" is the plain sigmoid, since exported graphs have the prior undone."""
 
     kind: Literal["none"] = "none"
-    slope: float = Field(default=1.0, gt=0)
-    intercept: float = 0.0
 
 
 class LabelPolicy(Record):
@@ -134,13 +132,9 @@ class Policy(Record):
         return cls.model_validate_json(text)
 
 
-def probabilities(logits: NDArray[Any], labels: tuple[LabelPolicy, ...] | None = None) -> NDArray[np.float32]:
-    """Calibrated probabilities, float32 0 to 1, of logits [..., label]; a plain sigmoid without `labels`."""
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Calibrated probabilities, float32 0 to 1, of logits of any shape: their sigmoid."""
     z = np.asarray(logits, np.float32)
-    if labels is not None and any(label.calibrator.kind != "none" for label in labels):
-        slope = np.array([label.calibrator.slope for label in labels], np.float32)
-        intercept = np.array([label.calibrator.intercept for label in labels], np.float32)
-        z = slope * z + intercept
     # The form that never overflows: exp of a non-positive number only.
     e = np.exp(-np.abs(z))
     result: NDArray[np.float32] = np.where(z >= 0, np.float32(1), e) / (1 + e)

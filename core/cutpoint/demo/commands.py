@@ -78,5 +78,5 @@ def scrape(metrics_url: str, label: str) -> Live:
     with urlopen(metrics_url, timeout=10) as answer:
         text = answer.read().decode()
     names = ("cutpoint_decisions_total", "cutpoint_positives_total", "cutpoint_expected_positives_total")
-    found = [re.search(rf'^{name}\{{[^}}]*label="{label}"[^}}]*\}} (\S+)$', text, re.MULTILINE) for name in names]
+    found = [re.search(rf'^{name}\{{[^}}]*label="{re.escape(label)}"[^}}]*\}} (\S+)$', text, re.MULTILINE) for name in names]
     return Live(*(float(match[1]) if match else 0.0 for match in found))

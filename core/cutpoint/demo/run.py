@@ -1,6 +1,7 @@
 """The demo: the main job from end to end on simulated bearings. Only the data are made here."""
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,16 @@ def run(out: Path, sequences: int, epochs: int, seed: int) -> None:
     console.print(
         f"\nDone in {time.perf_counter() - begun:.0f} s. Left in {out}: the bundle models/{JOB.model}/1 (ONNX, manifest, "
         f"policy), {picture.name}, train.yaml, run/, server.log.\n\n"
-        "Next, on your own data (README.md, 'On your own data'):\n"
+        f"Next, on your own data (README.md, 'On your own data'){_on_path()}:\n"
         f"  1. put arrays x, y and perhaps group into a folder or an .npz, as in {data}\n"
         f"  2. copy {config}, set data.path, and run: cutpoint train my.yaml\n"
         f"  3. see this model again: cutpoint serve --models {out / 'models'}\n"
         f"     and beside it:        cutpoint score {data} --model {JOB.model}"
     )
+
+
+def _on_path() -> str:
+    return "" if shutil.which("cutpoint") else f", after . {Path(sys.executable).with_name('activate')}"
 
 
 def _claim(out: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from cutpoint.calibration import Objective, Policy, digest_of, fit_labels, parse_objective
+from cutpoint.calibration import Objective, Policy, digest_of, fit_labels, parse_objective, refuse_probabilities
 from cutpoint.errors import BadBundle, BadData, BadRequest, CutpointError, PolicyNotFound, Uncalibratable
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.v1 import calibration_pb2_grpc
@@ -93,8 +93,8 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         objective = parse_objective(header.objective)
         model.require_labels()
         current = await asyncio.to_thread(self._store.active, model.name, model.version)
-        logits, targets = await self._collect(model, requests)
-        policy = await asyncio.to_thread(self._fit, model, header, objective, logits, targets, current)
+        chunks = await self._collect(model, requests)
+        policy = await asyncio.to_thread(self._fit, model, header, objective, chunks, current)
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         if header.activate and (header.allow_undecided or not policy.undecided):
             active = await self._switch(model, self._store.add_and_activate, policy, self._now_s())
@@ -105,8 +105,8 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
 
     async def _collect(
         self, model: ServedModel, requests: AsyncIterator[v1.CalibrateRequest]
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """All chunks as logits [row, label] and targets [row, label], windows taken as rows."""
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.uint8]]]:
+        """Every chunk as logits [row, label] and targets [row, label], windows taken as rows."""
         logits: list[NDArray[np.float32]] = []
         targets: list[NDArray[np.uint8]] = []
         held = 0
@@ -123,17 +123,18 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
             targets.append(some_targets)
         if not logits:
             raise Uncalibratable("no labels: no chunk came after the header")
-        return np.concatenate(logits), np.concatenate(targets)
+        return logits, targets
 
     def _fit(
         self,
         model: ServedModel,
         header: v1.CalibrateHeader,
         objective: Objective,
-        logits: NDArray[np.float32],
-        targets: NDArray[np.uint8],
+        chunks: tuple[list[NDArray[np.float32]], list[NDArray[np.uint8]]],
         current: Active | None,
     ) -> Policy:
+        logits, targets = (np.concatenate(part) for part in chunks)
+        refuse_probabilities("logits", logits)
         return Policy(
             model=model.name,
             model_version=model.version,
@@ -152,7 +153,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
             active = await asyncio.to_thread(change, *arguments)
             model.apply(active)
             made = active.policy
-            log.info("policy %d of %s/%d is active, by %s", made.version, model.name, model.version, made.author)
+            log.info("policy %d of %s/%d is active; made by %s", made.version, model.name, model.version, made.author)
             return active
 
         task = asyncio.create_task(both())
@@ -174,7 +175,10 @@ async def _score_chunk(model: ServedModel, chunk: v1.LabelledChunk, name: str) -
     if data == "inputs":
         if len(model.inputs) != 1:
             raise BadRequest.of(f"{name}: inputs", f"one tensor for {len(model.inputs)} inputs", "logits for such a model")
-        logits = await model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
+        try:
+            logits = await model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
+        except BadRequest as error:
+            raise BadRequest(f"{name}: {error}") from error
     elif data == "logits":
         logits = array_of(f"{name}: logits", chunk.logits)
         if logits.dtype != np.float32:

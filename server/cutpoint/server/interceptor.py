@@ -36,6 +36,11 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignor
         """Return when no unary answer is being made. Health watches and reflection streams do not count: they never end."""
         await self._idle.wait()
 
+    def _answered(self, context: Any) -> None:
+        self._answering -= 1
+        if self._answering == 0:
+            self._idle.set()
+
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
@@ -64,13 +69,17 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignor
             code = grpc.StatusCode.OK
             self._answering += 1
             self._idle.clear()
+            # Not when the handler returns: the answer has yet to be sent, and stopping then would take it back.
+            context.add_done_callback(self._answered)
             try:
                 return await answer(parse(request), context)
             except CutpointError as error:
                 code = status_of(error)
                 await context.abort(code, str(error)[:_LONGEST], ((REASON_KEY, error.reason),))
             except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
+                left_s = context.time_remaining()
+                late = left_s is not None and left_s <= 0
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
                 raise
             except grpc.aio.AbortError:
                 code = context.code() or grpc.StatusCode.UNKNOWN
@@ -80,9 +89,6 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignor
                 log.exception("%s/%s failed", service, method)
                 await context.abort(code, "internal error; the server's log has the details", ((REASON_KEY, "internal"),))
             finally:
-                self._answering -= 1
-                if self._answering == 0:
-                    self._idle.set()
                 handling.observe(time.perf_counter() - begun)
                 self._metrics.handled.labels(*of, _camel(code)).inc()
 

@@ -133,7 +133,7 @@ class Metrics:
     """All metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        """Register everything; nothing is global, so that several servers can live in one process."""
+        """Register everything here, so that several servers can live in one process."""
         disable_created_metrics()  # a second series for every counter, which triples the cost of a scrape
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)

@@ -1,16 +1,18 @@
 """Models in service: each one a session behind a batcher, its labels and its active policy."""
 
+import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from cutpoint.bundle import POLICY_FILE, Bundle, list_versions, read_bundle
 from cutpoint.calibration import probabilities
 from cutpoint.errors import BadBundle, BadRequest, BadScores, ModelNotFound, NotCalibrated
+from cutpoint.wire import datatype_of
 from numpy.typing import NDArray
 
 from .batcher import Batcher, Timing
@@ -20,8 +22,10 @@ from .policies import Active, PolicyStore
 from .session import OnnxSession, Session, TensorSpec
 
 log = logging.getLogger("cutpoint.server")
+T = TypeVar("T")
 
 LOGITS = "logits"
+LARGE_BYTES = 1 << 20  # of what may be read on the event loop; a sequence of 140000 points is half of it
 DERIVED = ("scores", "decisions", "labels")
 
 
@@ -83,7 +87,7 @@ class ServedModel:
             BadScores: the model answered NaN.
             Overloaded: too much is waiting.
         """
-        self._check(arrays, wanted)
+        await self._check(arrays, wanted)
         with self._inflight.track_inprogress():
             outputs, timing = await self._batcher.run(arrays)
         self._queue.observe(timing.queue_s)
@@ -102,14 +106,14 @@ class ServedModel:
                 f"model '{self.name}' version {self.version} has no active policy; calibrate it to get decisions"
             )
         if not wanted or "scores" in wanted:
-            outputs["scores"] = probabilities(logits, active.policy.labels if active else None)
+            outputs["scores"] = probabilities(logits)
         outputs["labels"] = self._label_array
         return Answer({name: outputs[name] for name in wanted or self.outputs if name in outputs}, active, timing)
 
     async def logits(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits [..., label] for a calibration: scored as live traffic is, counted nowhere."""
         self.require_labels()
-        self._check(arrays, ())
+        await self._check(arrays)
         outputs, _ = await self._batcher.run(arrays)
         return outputs[LOGITS]
 
@@ -120,30 +124,53 @@ class ServedModel:
                 f"model '{self.name}'", f"without an output '{LOGITS}' of FP32 [..., labels]", "one, to be calibrated"
             )
 
-    def _check(self, arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> None:
+    def check_declared(self, tensors: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Sequence[str] = ()) -> None:
+        """Check names, datatypes and shapes of inputs, and names of outputs: what can be said before anything is decoded.
+
+        Args:
+            tensors: (datatype, shape) of each input by name.
+            wanted: output names.
+
+        Raises:
+            BadRequest: one does not fit; the message names it, what it is and what was expected.
+        """
         of = f"for model '{self.name}'"
-        if set(arrays) != set(self.inputs):
-            raise BadRequest.of(f"inputs {of}", sorted(arrays), f"{sorted(self.inputs)}")
-        for name, array in arrays.items():
+        if set(tensors) != set(self.inputs):
+            raise BadRequest.of(f"inputs {of}", sorted(tensors), f"{sorted(self.inputs)}")
+        for name, (datatype, shape) in tensors.items():
             spec = self.inputs[name]
-            if array.dtype != spec.dtype:
-                raise BadRequest.of(f"datatype of input '{name}' {of}", str(array.dtype), f"{spec.datatype} ({spec.dtype})")
-            fits = array.ndim == len(spec.shape) and all(
-                want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+            if datatype != spec.datatype:
+                raise BadRequest.of(f"datatype of input '{name}' {of}", datatype, f"{spec.datatype} ({spec.dtype})")
+            fits = len(shape) == len(spec.shape) and all(
+                want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
             )
-            if not fits or array.size == 0:
+            if not fits or 0 in shape:
                 raise BadRequest.of(
-                    f"shape of input '{name}' {of}", list(array.shape), f"{list(spec.shape)}, -1 being any size from 1"
+                    f"shape of input '{name}' {of}", list(shape), f"{list(spec.shape)}, -1 being any size from 1"
                 )
-            if self._checks_finite and not np.isfinite(array).all():
-                where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-                raise BadRequest.of(f"input '{name}'{where} {of}", float(array[tuple(where)]), "a finite number")
-        if len({array.shape[:1] for array in arrays.values()}) > 1:
-            sizes = {name: list(array.shape[:1]) for name, array in arrays.items()}
-            raise BadRequest.of(f"rows of the inputs {of}", sizes, "as many rows in each")
+        rows = {name: list(shape[:1]) for name, (_, shape) in tensors.items()}
+        if len({tuple(each) for each in rows.values()}) > 1:
+            raise BadRequest.of(f"rows of the inputs {of}", rows, "as many rows in each")
         for name in wanted:
             if name not in self.outputs:
                 raise BadRequest.of(f"output {of}", f"'{name}'", f"among {list(self.outputs)}")
+
+    async def _check(self, arrays: Mapping[str, NDArray[Any]], wanted: Sequence[str] = ()) -> None:
+        self.check_declared({name: (datatype_of(array.dtype), array.shape) for name, array in arrays.items()}, wanted)
+        if self._checks_finite:
+            for name, array in arrays.items():
+                await off_loop(array.nbytes, self._check_finite, name, array)
+
+    def _check_finite(self, name: str, array: NDArray[Any]) -> None:
+        finite = np.isfinite(array)
+        if not finite.all():
+            where = [int(i) for i in np.unravel_index(np.argmin(finite), array.shape)]
+            raise BadRequest.of(f"input '{name}'{where} for model '{self.name}'", float(array[tuple(where)]), "a finite number")
+
+
+async def off_loop(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Do `work` on `size` bytes: here where that takes microseconds, in a thread where everybody else would wait for it."""
+    return work(*arguments) if size < LARGE_BYTES else await asyncio.to_thread(work, *arguments)
 
 
 class Models:
@@ -187,8 +214,8 @@ class Models:
         return [str(version) for version in sorted(self._served[name])]
 
     def close(self) -> None:
-        """Let the lanes finish."""
-        self._executor.shutdown()
+        """Take no more work; what still runs is past the grace, and nobody waits for it."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, path: Path, now_s: float) -> None:
         config = self._config
@@ -232,7 +259,12 @@ def starting_policy(store: PolicyStore, bundle: Bundle, now_s: float) -> Active 
             for policy in store.list(bundle.name, bundle.version)
         )
         if not known and not store.is_shipped(stored.policy):
-            store.add(shipped, shipped=True)  # to be seen in lists and activated by hand; at the next start it is known
+            added = store.add(shipped, shipped=True)  # to be seen in lists; at the next start it is known
+            log.warning(
+                "the new policy.json of %s/%d is stored as policy %d and not active: policy %d was made while serving; "
+                "cutpoint policy activate %s %d",
+                bundle.name, bundle.version, added.version, stored.policy.version, bundle.name, added.version,
+            )  # fmt: skip
             return stored
         if known:
             return stored

@@ -9,7 +9,7 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import datatype_of, decode_inputs, encode_raw
 
 from .health import Readiness
-from .models import Answer, Models, ServedModel
+from .models import Answer, Models, ServedModel, off_loop
 from .session import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
@@ -52,7 +52,10 @@ class InferenceService:
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
         model = self._models.get(request.model_name, request.model_version)
-        answer = await model.infer(decode_inputs(request), [output.name for output in request.outputs])
+        wanted = [output.name for output in request.outputs]
+        model.check_declared({tensor.name: (tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs}, wanted)
+        arrays = await off_loop(request.ByteSize(), decode_inputs, request)
+        answer = await model.infer(arrays, wanted)
         return _response(request.id, model, answer)
 
     def handlers(self) -> grpc.GenericRpcHandler:

@@ -4,10 +4,11 @@ SQLite, so that what was acknowledged survives kill -9: a write-ahead log synced
 compare-and-set, which is what several servers will need of Postgres too.
 """
 
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,26 +62,37 @@ class Active:
 
 
 class PolicyStore:
-    """Policies of all models of one server, on disk."""
+    """Policies of all models of one server, on disk; of one, because another would not see which policy is active now."""
 
     def __init__(self, folder: Path) -> None:
         """Open or create the store in `folder`; BadConfig where that cannot be."""
         self._lock = threading.Lock()
-        path = folder / "policies.sqlite3"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise BadConfig(
-                f"state folder {folder} cannot be used ({error}); expected a writable folder, see --state"
-            ) from error
+        with ExitStack() as undo:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._owner = undo.enter_context((folder / "lock").open("a"))
+                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, however it ends
+                self._db = sqlite3.connect(
+                    folder / "policies.sqlite3", check_same_thread=False, isolation_level=None, timeout=10.0
+                )
+                undo.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(_SCHEMA)
+            except BlockingIOError as error:
+                found = f"{folder} (in use by another server)"
+                raise BadConfig.of("state folder", found, "one of its own for each server, see --state") from error
+            except (OSError, sqlite3.Error) as error:
+                raise BadConfig(
+                    f"state folder {folder} cannot be used ({error}); expected a writable one, see --state"
+                ) from error
+            undo.pop_all()
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file and let another server have the folder."""
+        with self._lock:
+            self._db.close()
+            self._owner.close()
 
     def add(self, policy: Policy, *, shipped: bool = False) -> Policy:
         """Store a policy under the next version number of its model and return it with that number."""
@@ -140,10 +152,11 @@ class PolicyStore:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # sqlite rolls back by itself when the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _add(self, policy: Policy, shipped: bool) -> Policy:
         (last,) = self._db.execute("SELECT coalesce(max(version), 0) FROM policy WHERE model=?", (policy.model,)).fetchone()

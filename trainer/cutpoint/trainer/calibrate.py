@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from cutpoint.bundle import Bundle, read_bundle, write_policy
-from cutpoint.calibration import Objective, Policy, digest_of, fit_labels
+from cutpoint.calibration import Objective, Policy, digest_of, fit_labels, refuse_probabilities
 from cutpoint.dataset import Dataset, read_arrays, target_codes
 from cutpoint.errors import BadData, Uncalibratable
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def calibrate_scores(
         reasons = "; ".join(f"{label.label}: {label.status}, {label.reason}" for label in policy.undecided[:5])
         more = f"; and {len(policy.undecided) - 5} more" if len(policy.undecided) > 5 else ""
         counted = f"{len(policy.undecided)} of {len(labels)} labels get no threshold"
-        raise Uncalibratable(f"{counted} ({reasons}{more}); allow undecided labels, or change the objective")
+        raise Uncalibratable(f"{counted} ({reasons}{more}); --allow-undecided ships it all the same, or change the objective")
     write_policy(bundle.path, policy)
     return policy
 
@@ -110,4 +110,5 @@ def read_scores(path: Path, labels: int | None = None) -> tuple[NDArray[np.float
         raise BadData.of(
             f"{path}: shapes of logits and y", f"{list(logits.shape)} and {list(y.shape)}", f"the same, [..., {wanted}]"
         )
+    refuse_probabilities(f"{path}: logits", logits)
     return logits.astype(np.float32), target_codes(f"{path}: y", y)

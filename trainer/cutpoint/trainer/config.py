@@ -16,6 +16,7 @@ Every key that is left out has the default written below; an unknown key is an e
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -298,6 +299,5 @@ def _override(settings: dict[str, Any], text: str) -> None:
 
 def _as_written(problem: str) -> str:
     # pydantic names a field of one of several kinds `model.mlp.hidden`; the file says `model.hidden`.
-    field, is_, rest = problem.partition(" is ")
-    kinds = {"given", "group", "time", "random", "mlp", "window_encoder", "import", "weighted_bce", "weighted_ce", "focal"}
-    return ".".join(part for part in field.split(".") if part not in kinds) + is_ + rest
+    kinds = "given|group|time|random|mlp|window_encoder|import|weighted_bce|weighted_ce|focal"
+    return re.sub(rf"\b(model|loss|split)\.(?:{kinds})\.", r"\1.", problem)

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from cutpoint.dataset import UNLABELLED, Dataset, read_dataset
-from cutpoint.errors import BadData
+from cutpoint.errors import BadConfig, BadData
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import nn
 
 from .config import Config
 from .models import build_network
 from .preprocess import measure_preprocess
-from .prior import build_loss, honest_head, label_priors, start_logits
+from .prior import build_loss, honest_head, label_priors, match_rates, start_logits
 from .progress import watcher_for
 from .run import Run, RunRecord, check_free, versions_of, write_run
 from .sampler import balanced_weights, row_sampler
@@ -40,6 +42,8 @@ def train(config: Config, force: bool = False, quiet: bool = False, console: Con
     from .loop import fit_network  # Lightning takes seconds to import, and only training needs it
 
     check_free(config.run_path, force)
+    if config.fit.accelerator == "gpu" and not torch.cuda.is_available():
+        raise BadConfig.of("fit.accelerator", "gpu", "cpu or auto: torch finds no GPU here")
     began_s = time.monotonic()
     dataset = read_dataset(config.data.path)
     check_task(config, dataset)
@@ -67,6 +71,9 @@ def train(config: Config, force: bool = False, quiet: bool = False, console: Con
             config.fit,
             watcher_for(console or Console(stderr=True), quiet),
         )
+        if weights is not None and y[0].size > 1:
+            unshifted = honest_head(config.loss, [prior.model_copy(update={"shift": 0.0}) for prior in priors])
+            priors = match_rates(priors, network_logits(nn.Sequential(network, unshifted), dataset, split.train), y)
     # Absolute, so that calibrate and evaluate find the data from wherever they run.
     resolved = config.model_copy(update={"data": config.data.model_copy(update={"path": Path(config.data.path).resolve()})})
     record = RunRecord(
@@ -85,6 +92,16 @@ def train(config: Config, force: bool = False, quiet: bool = False, console: Con
         notes=split.notes,
     )
     return write_run(config.run_path, resolved, record, network, force)
+
+
+def network_logits(
+    network: nn.Module, dataset: Dataset, rows: NDArray[np.int64], batch_bytes: int = 64 << 20
+) -> NDArray[np.float32]:
+    """What `network` gives for rows of x, in evaluation mode, a batch at a time, [row, ..., label]."""
+    size = max(1, batch_bytes // max(1, 4 * int(np.prod(dataset.x.shape[1:]))))
+    network.eval()
+    with torch.no_grad():
+        return np.concatenate([network(torch.from_numpy(x)).numpy() for _, x in dataset.batches(rows, size)])
 
 
 def check_task(config: Config, dataset: Dataset) -> None:

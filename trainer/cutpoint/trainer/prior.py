@@ -10,6 +10,10 @@ and focal loss, stationary where n (d/dz) l(z, 1) + (1 - n) (d/dz) l(z, 0) = 0, 
     logit n(x) = log((1 - a) / a) + (g - 1) z + log(g softplus(z) + e^z) - log(g softplus(-z) + e^-z)
 
 (the family of Charoenphakdee et al. 2021). Both are exact for a model that can express n(x), and close for a useful one.
+
+There is one case without a closed form: when whole rows of several entries (windows, labels) are sampled for the sake of one of
+them, x says how likely the row was to be drawn, and the odds of an entry do not change by a constant. There the shift is the
+intercept at which the mean probability over the unsampled training rows is the rate in them: right on average, not everywhere.
 """
 
 import math
@@ -61,6 +65,26 @@ def label_priors(
         LabelPrior(rate=float(r), sampled_rate=float(s), pos_weight=float(w), shift=float(d))
         for r, s, w, d in zip(rate, sampled, weight, shift, strict=True)
     )
+
+
+def match_rates(priors: Sequence[LabelPrior], logits: NDArray[np.floating], y: NDArray[np.uint8]) -> tuple[LabelPrior, ...]:
+    """Replace every shift by the one at which the mean probability of the labelled entries is their rate.
+
+    Args:
+        priors: of the labels; their rates lie between 0 and 1.
+        logits: [..., label] of the unsampled training rows, with focal loss inverted and nothing subtracted.
+        y: uint8, the same shape.
+    """
+    matched = []
+    for i, prior in enumerate(priors):
+        z = logits[..., i][y[..., i] != UNLABELLED].astype(np.float64)
+        low, high = float(z.min()) - 60, float(z.max()) + 60  # the mean falls as the shift grows
+        for _ in range(80):
+            middle = (low + high) / 2
+            above = np.exp(-np.logaddexp(0, middle - z)).mean() > prior.rate
+            low, high = (middle, high) if above else (low, middle)
+        matched.append(prior.model_copy(update={"shift": (low + high) / 2}))
+    return tuple(matched)
 
 
 def build_loss(loss: LossSettings, priors: Sequence[LabelPrior]) -> WeightedBCE | WeightedCE | Focal:

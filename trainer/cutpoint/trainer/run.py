@@ -33,6 +33,7 @@ from .config import Config, read_config
 
 FORMAT: Literal[1] = 1
 CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, HISTORY_FILE = "config.yaml", "weights.safetensors", "run.json", "history.csv"
+ROWS_FOLDER = "rows"  # the splits of run.json again, one .npy each, for `--rows` and numpy.load
 
 
 class Epoch(Record):
@@ -108,6 +109,11 @@ def check_free(path: Path, force: bool) -> None:
     if path.exists() and not (force and (path / RUN_FILE).is_file()):
         expected = "a run folder to replace" if force else "a new folder, or --force to replace the run"
         raise BadConfig.of("out", f"{path} (exists)", expected)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:  # now, and not after the training
+        raise BadConfig.of("out", f"{path} ({error.strerror})", "a folder that can be written") from error
 
 
 def write_run(path: Path, config: Config, record: RunRecord, network: nn.Module, force: bool = False) -> Run:
@@ -121,6 +127,9 @@ def write_run(path: Path, config: Config, record: RunRecord, network: nn.Module,
         (new / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
         (new / RUN_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (new / HISTORY_FILE).write_text(_history_csv(record), encoding="utf-8")
+        (new / ROWS_FOLDER).mkdir()
+        for split, rows in record.splits.items():
+            np.save(new / ROWS_FOLDER / f"{split}.npy", np.array(rows, np.int64))
         save_model(network, str(new / WEIGHTS_FILE))
         if path.exists():
             path.rename(staging / "old")
