@@ -3,7 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -203,3 +203,33 @@ def test_outputs_of_the_graph_that_would_be_taken_for_decisions_are_refused(mode
 def test_an_ipv6_host_is_written_as_one() -> None:
     at = Listening("::1", 8001, 8002)
     assert (at.grpc_target, at.metrics_url) == ("[::1]:8001", "http://[::1]:8002/metrics")
+
+
+def test_answers_that_are_being_sent_at_sigterm_arrive(models: Path) -> None:
+    linear_bundle(models, labels=tuple(f"label{i}" for i in range(512)))
+    tensor, raw = encode_input("x", np.ones((4000, 4), np.float32))
+    request = oip.ModelInferRequest(model_name="linear", inputs=[tensor], raw_input_contents=[raw])
+    # Callers that read slowly, so that the handlers return long before their 16 MB are sent.
+    slow = (
+        ("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.max_frame_size", 16384),
+    )  # fmt: skip
+    started = (
+        'grpc_server_started_total{grpc_method="ModelInfer",grpc_service="inference.GRPCInferenceService",grpc_type="unary"}'
+    )
+    with serving(models, "--grace-s", 60) as server, ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(server.target, slow)) for _ in range(2)]
+        infer = [
+            channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                oip.ModelInferRequest.SerializeToString,
+                oip.ModelInferResponse.FromString,
+            )
+            for channel in channels
+        ]
+        answers = [call.future(request, timeout=60) for call in infer]
+        while server.metrics().get(started, 0) < len(answers):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        assert [list(answer.result().outputs[0].shape) for answer in answers] == [[4000, 512]] * 2
+        assert server.process.wait(60) == 0
