@@ -1,6 +1,7 @@
 """docs/training.md is the trainer's configuration: every block is accepted, every setting is there, every default is right."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,8 @@ def _names(model: type[BaseModel]) -> set[str]:
             if isinstance(part, type) and issubclass(part, BaseModel):
                 found |= _names(part)
     return found
+
+
+def test_the_changelog_begins_with_the_packages_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
