@@ -14,7 +14,6 @@ from cutpoint.errors import BadData
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 WINDOWS = np.zeros((4, 3, 5), np.float32)
-WROTE_BY_PICKLE = "/tmp/cutpoint-test-pickle-was-run"
 
 
 def saved(folder: Path, **arrays: Any) -> Path:
@@ -32,8 +31,13 @@ def saved_folder(folder: Path, **arrays: Any) -> Path:
 
 
 class Dangerous:
+    """Unpickled, it makes the file `mark`."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
     def __reduce__(self) -> Any:
-        return os.system, (f"touch {WROTE_BY_PICKLE}",)
+        return os.mkdir, (str(self.mark),)
 
 
 def test_everything_that_may_be_given_is_read(tmp_path: Path) -> None:
@@ -166,19 +170,19 @@ def test_without_x_the_message_lists_the_keys(tmp_path: Path) -> None:
 
 
 def test_pickles_are_refused_in_both_forms_and_never_run(tmp_path: Path) -> None:
-    dangerous = np.array([Dangerous()] * 6, object)
-    try:
-        with pytest.raises(BadData, match=r"y is a pickled object array, which could run code; expected plain numbers"):
-            read_dataset(saved(tmp_path, x=X, y=dangerous))
-        with pytest.raises(BadData, match=r"y.npy is a pickled object array"):
-            read_dataset(saved_folder(tmp_path, x=X, y=dangerous))
-        plain = tmp_path / "plain.npz"
-        plain.write_bytes(pickle.dumps({"x": Dangerous()}))
-        with pytest.raises(BadData, match=r"plain.npz cannot be read as .npz"):
-            read_dataset(plain)
-        assert not Path(WROTE_BY_PICKLE).exists()
-    finally:
-        Path(WROTE_BY_PICKLE).unlink(missing_ok=True)
+    mark = tmp_path / "a pickle was run"
+    dangerous = np.array([Dangerous(mark)] * 6, object)
+    with pytest.raises(BadData, match=r"y is a pickled object array, which could run code; expected plain numbers"):
+        read_dataset(saved(tmp_path, x=X, y=dangerous))
+    with pytest.raises(BadData, match=r"y.npy is a pickled object array"):
+        read_dataset(saved_folder(tmp_path, x=X, y=dangerous))
+    plain = tmp_path / "plain.npz"
+    plain.write_bytes(pickle.dumps({"x": Dangerous(mark)}))
+    with pytest.raises(BadData, match=r"plain.npz cannot be read as .npz"):
+        read_dataset(plain)
+    assert not mark.exists()
+    pickle.loads(plain.read_bytes())
+    assert mark.exists()  # so that the line above means something
 
 
 def test_a_missing_path_and_a_single_array_are_refused(tmp_path: Path) -> None:

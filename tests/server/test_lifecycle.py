@@ -14,6 +14,7 @@ import pytest
 from bundles import linear_bundle, linear_onnx, policy, slow_onnx
 from cutpoint.bundle import write_policy
 from cutpoint.client import Client
+from cutpoint.errors import DeadlineExceeded
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server import Listening
 from cutpoint.wire import encode_input
@@ -233,3 +234,15 @@ def test_answers_that_are_being_sent_at_sigterm_arrive(models: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert [list(answer.result().outputs[0].shape) for answer in answers] == [[4000, 512]] * 2
         assert server.process.wait(60) == 0
+
+
+def test_a_deadline_that_passes_is_counted_as_one(models: Path) -> None:
+    slow_onnx(models / "slow" / "1" / "model.onnx", 400_000)
+    counted = 'grpc_server_handled_total{grpc_code="%s",grpc_method="ModelInfer",grpc_service="inference.GRPCInferenceService",'
+    counted += 'grpc_type="unary"}'
+    with serving(models) as server, Client(server.target) as client:
+        with pytest.raises(DeadlineExceeded):
+            client.score("slow", np.ones((1, 2)), timeout_s=0.05)
+        while not any(found := [server.metrics().get(counted % code, 0) for code in ("DeadlineExceeded", "Canceled", "OK")]):
+            pass
+        assert found == [1, 0, 0]

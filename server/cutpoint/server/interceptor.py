@@ -17,6 +17,8 @@ log = logging.getLogger("cutpoint.server")
 
 # Characters of a message: clients drop an answer whose trailing metadata exceed 8 KiB, and with it the status.
 _LONGEST = 1000
+# The caller's deadline passes a little before ours, which began when the request arrived, and its cancellation may be first.
+_TRANSIT_S = 0.01
 
 
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
@@ -78,7 +80,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignor
                 await context.abort(code, str(error)[:_LONGEST], ((REASON_KEY, error.reason),))
             except asyncio.CancelledError:
                 left_s = context.time_remaining()
-                late = left_s is not None and left_s <= 0
+                late = left_s is not None and left_s <= _TRANSIT_S
                 code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
                 raise
             except grpc.aio.AbortError:
@@ -110,5 +112,7 @@ async def _parsed_stream(parse: Callable[[bytes], Any], stream: AsyncIterator[by
 
 
 def _camel(code: grpc.StatusCode) -> str:
-    """`RESOURCE_EXHAUSTED` as `ResourceExhausted`, the spelling that grpc_code has everywhere."""
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+    """`RESOURCE_EXHAUSTED` as `ResourceExhausted`: grpc-go's spelling, which dashboards for grpc_code look for."""
+    if code is grpc.StatusCode.OK:
+        return "OK"
+    return "Canceled" if code is grpc.StatusCode.CANCELLED else code.name.title().replace("_", "")

@@ -78,16 +78,16 @@ class ServedModel:
         """Score one request and decide on it.
 
         Args:
-            arrays: all inputs by name, the row first.
-            wanted: output names in the order of the answer; empty for all there are.
+            arrays: all inputs by name, the row first, of which `check_declared` has nothing to say.
+            wanted: output names in the order of the answer, likewise; empty for all there are.
 
         Raises:
-            BadRequest: an input or an output does not fit the model.
+            BadRequest: an input holds NaN or infinity, where the model has a manifest.
             NotCalibrated: decisions were asked for by name and there is no policy.
             BadScores: the model answered NaN.
             Overloaded: too much is waiting.
         """
-        await self._check(arrays, wanted)
+        await self._check_finite(arrays)
         with self._inflight.track_inprogress():
             outputs, timing = await self._batcher.run(arrays)
         self._queue.observe(timing.queue_s)
@@ -113,7 +113,8 @@ class ServedModel:
     async def logits(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits [..., label] for a calibration: scored as live traffic is, counted nowhere."""
         self.require_labels()
-        await self._check(arrays)
+        self.check_declared({name: (datatype_of(array.dtype), array.shape) for name, array in arrays.items()})
+        await self._check_finite(arrays)
         outputs, _ = await self._batcher.run(arrays)
         return outputs[LOGITS]
 
@@ -155,13 +156,12 @@ class ServedModel:
             if name not in self.outputs:
                 raise BadRequest.of(f"output {of}", f"'{name}'", f"among {list(self.outputs)}")
 
-    async def _check(self, arrays: Mapping[str, NDArray[Any]], wanted: Sequence[str] = ()) -> None:
-        self.check_declared({name: (datatype_of(array.dtype), array.shape) for name, array in arrays.items()}, wanted)
+    async def _check_finite(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if self._checks_finite:
             for name, array in arrays.items():
-                await off_loop(array.nbytes, self._check_finite, name, array)
+                await off_loop(array.nbytes, self._refuse_nonfinite, name, array)
 
-    def _check_finite(self, name: str, array: NDArray[Any]) -> None:
+    def _refuse_nonfinite(self, name: str, array: NDArray[Any]) -> None:
         finite = np.isfinite(array)
         if not finite.all():
             where = [int(i) for i in np.unravel_index(np.argmin(finite), array.shape)]

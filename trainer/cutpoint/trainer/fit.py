@@ -95,7 +95,7 @@ def train(config: Config, force: bool = False, quiet: bool = False, console: Con
 
 
 def network_logits(
-    network: nn.Module, dataset: Dataset, rows: NDArray[np.int64], batch_bytes: int = 64 << 20
+    network: nn.Module, dataset: Dataset, rows: NDArray[np.int64], batch_bytes: int = 16 << 20
 ) -> NDArray[np.float32]:
     """What `network` gives for rows of x, in evaluation mode, a batch at a time, [row, ..., label]."""
     size = max(1, batch_bytes // max(1, 4 * int(np.prod(dataset.x.shape[1:]))))
