@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cutpoint.calibration import Policy, digest_of, exact_curve, fit_label, fit_labels, parse_objective
+from cutpoint.calibration import Needs, Plan, Policy, Scores, fit_labels
 from cutpoint.errors import BadData, Uncalibratable
 from pydantic import ValidationError
 
-RECALL = parse_objective("recall_at_least=0.9")
+RECALL = Plan.of("recall_at_least=0.9", calibrator="none")
+F1 = Plan.of("max_fbeta=1")
 
 
 def many_labels(rows: int = 400, labels: int = 512) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -26,18 +27,18 @@ def a_policy(**changes: Any) -> Policy:
     targets = np.array([[1, 0], [0, 0], [1, 0], [0, 255]])
     fields: Mapping[str, Any] = {
         "model": "m", "model_version": 2, "model_digest": "d", "version": 3, "parent": 1,
-        "created": "2026-01-01T00:00:00+00:00", "author": "é \n", "data_digest": digest_of(logits, targets),
-        "labels": fit_labels(logits, targets, ("a", "b"), RECALL),
+        "created": "2026-01-01T00:00:00+00:00", "author": "é \n", "data_digest": Scores(logits, targets, ("a", "b")).digest(),
+        "labels": fit_labels(Scores(logits, targets, ("a", "b")), RECALL),
     }  # fmt: skip
     return Policy(**{**fields, **changes})
 
 
 def test_512_labels_are_each_fitted_as_alone() -> None:
     logits, targets, names = many_labels()
-    fitted = fit_labels(logits, targets, names, RECALL)
+    fitted = fit_labels(Scores(logits, targets, names), RECALL)
     assert [label.label for label in fitted] == list(names)
     for i in range(0, 512, 37):
-        assert fitted[i] == fit_label(exact_curve(logits[:, i], targets[:, i]), names[i], RECALL)
+        assert fitted[i] == fit_labels(Scores(logits[:, [i, 5]], targets[:, [i, 5]], (names[i], "other")), RECALL)[0]
     for i, label in enumerate(fitted):
         known = targets[:, i] != 255
         assert (label.counts.positives, label.counts.negatives) == ((targets[:, i] == 1).sum(), (targets[:, i] == 0).sum())
@@ -53,13 +54,13 @@ def test_512_labels_are_each_fitted_as_alone() -> None:
 
 def test_windows_are_rows() -> None:
     logits, targets, names = many_labels(60, 3)
-    windows = fit_labels(logits.reshape(6, 10, 3), targets.reshape(6, 10, 3), names, parse_objective("max_fbeta=1"))
-    assert windows == fit_labels(logits, targets, names, parse_objective("max_fbeta=1"))
+    windows = fit_labels(Scores(logits.reshape(6, 10, 3), targets.reshape(6, 10, 3), names), F1)
+    assert windows == fit_labels(Scores(logits, targets, names), F1)
 
 
 def test_what_cannot_be_met_has_no_threshold_and_says_why() -> None:
     undecided = a_policy().labels[1]
-    assert (undecided.status, undecided.threshold, undecided.needs_positives) == ("INSUFFICIENT", None, 1)
+    assert (undecided.status, undecided.threshold, undecided.needs) == ("INSUFFICIENT", None, Needs(count=1, of="positives"))
     policy = a_policy()
     assert policy.undecided == (undecided,)
     np.testing.assert_array_equal(policy.thresholds(), np.array([0.5, np.nan], np.float32))
@@ -69,9 +70,9 @@ def test_what_cannot_be_met_has_no_threshold_and_says_why() -> None:
 
 def test_when_no_label_gets_a_threshold_it_is_an_error_with_the_reasons() -> None:
     with pytest.raises(Uncalibratable, match=r"met for no label: a: INSUFFICIENT, 0 labelled pos.*; and 2 more$"):
-        fit_labels(np.zeros((4, 7)), np.zeros((4, 7)), tuple("abcdefg"), RECALL)
+        fit_labels(Scores(np.zeros((4, 7)), np.zeros((4, 7)), tuple("abcdefg")), RECALL)
     with pytest.raises(Uncalibratable, match="every entry is marked as not labelled"):
-        fit_labels(np.zeros((4, 2)), np.full((4, 2), 255), ("a", "b"), RECALL)
+        fit_labels(Scores(np.zeros((4, 2)), np.full((4, 2), 255), ("a", "b")), RECALL)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_when_no_label_gets_a_threshold_it_is_an_error_with_the_reasons() -> Non
 )
 def test_arrays_that_do_not_fit_are_refused(logits: np.ndarray, targets: np.ndarray, text: str) -> None:
     with pytest.raises(BadData, match=text):
-        fit_labels(logits, targets, ("a", "b"), RECALL)
+        fit_labels(Scores(logits, targets, ("a", "b")), RECALL)
 
 
 def test_a_policy_reads_back_equal() -> None:
@@ -102,14 +103,14 @@ def test_a_policy_reads_back_equal() -> None:
 
 def test_512_labels_read_back_with_every_bit() -> None:
     logits, targets, names = many_labels()
-    policy = a_policy(labels=fit_labels(logits, targets, names, parse_objective("max_fbeta=2")))
+    policy = a_policy(labels=fit_labels(Scores(logits, targets, names), Plan.of("max_fbeta=2")))
     assert Policy.from_json(policy.to_json()) == policy
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"version": 0},
         {"labels": []},
         {"unknown": 1},
@@ -150,9 +151,11 @@ def test_a_truncated_document_is_a_value_error(text: str) -> None:
 
 def test_the_digest_tells_data_apart() -> None:
     logits, targets, _ = many_labels(8, 4)
-    same = digest_of(logits.astype(np.float64), targets.astype(np.int64))
-    assert digest_of(logits, targets) == same
-    assert digest_of(logits.reshape(4, 8), targets.reshape(4, 8)) != same
+    names = ("a", "b", "c", "d")
+    same = Scores(logits.astype(np.float64), targets.astype(np.int64), names).digest()
+    assert Scores(logits, targets, names).digest() == same
+    assert Scores(logits.reshape(2, 4, 4), targets.reshape(2, 4, 4), names).digest() != same
+    assert Scores(logits, targets, names, weights=np.ones(8)).digest() != same
     changed = targets.copy()
     changed[0, 0] ^= 1
-    assert digest_of(logits, changed) != same
+    assert Scores(logits, changed, names).digest() != same

@@ -1,59 +1,145 @@
-"""From labelled scores to the labels of a policy."""
+"""From labelled scores, in memory or counted in a histogram, to the labels of a policy."""
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset import UNLABELLED
-from ..errors import BadData, Uncalibratable
+from ..errors import BadData, BadInput, Uncalibratable
+from .calibrator import Calibrator, fit_calibrator, fit_pooled
 from .curve import Curve, exact_curve
-from .interval import clopper_pearson
-from .objective import Infeasible, Objective
-from .policy import Counts, Expected, LabelPolicy, Rate
+from .expected import expected_at, expected_of_groups
+from .guarantee import Guarantee, Guaranteed
+from .histogram import ScoreHistogram
+from .objective import NEVER, Infeasible, Objective
+from .plan import Plan
+from .policy import Counts, DataSummary, Expected, LabelPolicy, Needs, Policy, Status
+from .scores import Cuts, Scores, group_curve, group_peaks
+from .search import count, window_curves, with_rest
+
+# Rows, from which it is faster to count the scores of all labels first than to sort them.
+MANY_ROWS = 20_000
 
 
-def fit_labels(
-    logits: NDArray[Any], targets: NDArray[Any], names: Sequence[str], objective: Objective, min_positives: int = 0
-) -> tuple[LabelPolicy, ...]:
-    """Choose every label's cut, exactly, over all cuts.
+@dataclass(frozen=True)
+class _Label:
+    """What is known of one label while the cuts are chosen; `threshold` is None where there is none (yet)."""
+
+    name: str
+    objective: Objective
+    counts: Counts
+    effective: tuple[float, float] | None
+    status: Status = "OK"
+    threshold: float | None = None
+    reason: str = ""
+    needs: Needs | None = None
+    guarantee: Guaranteed | None = None
+    curve: Curve | None = None  # at positives, of joint objectives
+    points: Curve | None = None  # binned, for calibrators and the pooled cut
+    calibrator: Calibrator = field(default_factory=Calibrator)
+    expected: Expected | None = None  # taken over from a previous policy
+
+    def at(self, curve: Curve, index: int, threshold: float | None = None) -> "_Label":
+        """With the cut at `index` of `curve`."""
+        placed = curve.threshold(index) if threshold is None else threshold
+        if not math.isfinite(placed):
+            where = curve.cuts[index] if index >= 0 else curve.top
+            return self.without(
+                Infeasible("INFEASIBLE", f"the cut is at a score of {where}, which no finite threshold separates")
+            )
+        tp, fp = curve.counts_at(index)
+        counts = {"tp": tp, "fp": fp} if curve.labelled else {"unlabelled_alerts": fp}
+        reason = self.reason or ("best without any alert" if index == NEVER else "")
+        return replace(self, threshold=placed, counts=self.counts.model_copy(update=counts), reason=reason)
+
+    def without(self, why: Infeasible) -> "_Label":
+        """With no cut."""
+        needs = None if why.needs is None else Needs(count=why.needs, of=why.of)
+        return replace(self, status=why.status, threshold=None, reason=why.reason, needs=needs)
+
+
+def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | None = None) -> tuple[LabelPolicy, ...]:
+    """Choose every label's cut, exactly, over all cuts that the data offer, and fit its probabilities.
 
     Args:
-        logits: [..., label] float; leading axes (row, or sequence and window) are rows alike.
-        targets: the same shape; 0, 1 or `UNLABELLED` (255).
-        names: label names, as many as the last axis.
-        objective: what the cuts are chosen for.
-        min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no cut.
+        data: scores in memory, or a histogram.
+        plan: what for.
+        previous: the policy before, for `plan.fallback` "previous".
 
     Raises:
-        BadData: shapes differ, a target is none of the three values, or a labelled score is NaN.
-        Uncalibratable: nothing is labelled, or no label at all gets a cut; the message gives the labels' reasons.
+        BadData: a labelled score is NaN, a target is none of 0, 1 and `UNLABELLED`; groups are asked for and there are none.
+        BadInput: the plan has an objective for a label that is not there, or a guarantee and the rows are weighted.
+        Uncalibratable: there are no rows, or no label at all gets a cut; the message gives the labels' reasons.
     """
-    logits, targets = np.asarray(logits), np.asarray(targets)
-    if logits.shape != targets.shape or logits.ndim < 2 or logits.shape[-1] != len(names):
-        shapes = f"{list(logits.shape)} and {list(targets.shape)}"
-        raise BadData.of("shapes of logits and targets", shapes, f"the same, [..., {len(names)} labels]")
-    values = np.unique(targets)
-    if not np.isin(values, (0, 1, UNLABELLED)).all():
-        raise BadData.of("targets", values[~np.isin(values, (0, 1, UNLABELLED))][:5].tolist(), "0, 1, or 255 for not labelled")
-    if not (targets != UNLABELLED).any():
+    objectives = plan.for_labels(data.labels)
+    guarantee = plan.guarantee
+    if guarantee is not None:
+        _check_guarantee(data, objectives, guarantee)
+    delta = 0.0 if guarantee is None else guarantee.delta / (len(objectives) if guarantee.family == "simultaneous" else 1)
+    pools = plan.calibrator != "none" or plan.shrink > 0 or plan.fallback == "pooled"
+    every = pools or plan.fallback != "none"
+    cuts: list[Cuts] = [
+        "all" if every or objective.cuts == "all" or guarantee is not None else "positives" for objective in objectives
+    ]
+
+    def look(i: int, curve: Curve, points: Curve | None = None) -> _Label:
+        return _first_look(
+            data, i, curve, objectives[i], plan, delta, points if points is not None or not pools else curve.binned()
+        )
+
+    found = _searched(data, objectives, plan, delta, look) if isinstance(data, Scores) else {}
+    rest = [i for i in range(len(objectives)) if i not in found]
+    found |= zip(rest, data.map_curves(look, cuts, rest), strict=True)
+    labels = [found[i] for i in range(len(objectives))]
+    if all(label.counts.rows == 0 for label in labels):
         raise Uncalibratable("no labels: every entry is marked as not labelled")
-    logits, targets = logits.reshape(-1, len(names)), targets.reshape(-1, len(names))
-    labels = []
-    for i, name in enumerate(names):
-        try:
-            curve = exact_curve(logits[:, i], targets[:, i])
-        except BadData as error:
-            raise BadData(f"label {name!r}: {error}") from None
-        labels.append(fit_label(curve, name, objective, min_positives))
+    labels = _jointly(labels, plan.min_positives)
+    if pools:
+        labels = _with_calibrators(labels, plan)
+        labels = _with_pooled_cuts(data, labels, plan)
+    if plan.fallback == "previous":
+        labels = [_from_previous(data, i, label, previous) for i, label in enumerate(labels)]
     if all(label.threshold is None for label in labels):
-        reasons = "; ".join(f"{label.label}: {label.status}, {label.reason}" for label in labels[:5])
+        reasons = "; ".join(f"{label.name}: {label.status}, {label.reason}" for label in labels[:5])
         more = f"; and {len(labels) - 5} more" if len(labels) > 5 else ""
-        raise Uncalibratable(f"{objective} can be met for no label: {reasons}{more}")
-    return tuple(labels)
+        raise Uncalibratable(f"{plan} can be met for no label: {reasons}{more}")
+    return tuple(_finished(data, i, label) for i, label in enumerate(labels))
+
+
+def fit_policy(
+    data: Scores | ScoreHistogram,
+    plan: Plan,
+    *,
+    model: str,
+    model_version: int,
+    model_digest: str,
+    created: str,
+    author: str,
+    previous: Policy | None = None,
+) -> Policy:
+    """A whole policy for a graph: `fit_labels`, and from what data, when and by whom. Raises what `fit_labels` does."""
+    return Policy(
+        model=model,
+        model_version=model_version,
+        model_digest=model_digest,
+        parent=None if previous is None else previous.version,
+        created=created,
+        author=author,
+        data_digest=data.digest(),
+        data=DataSummary(
+            source="scores" if isinstance(data, Scores) else "histogram",
+            rows=data.rows,
+            labelled=data.labelled,
+            weighted=data.weighted,
+            groups=data.group_count if isinstance(data, Scores) else None,
+            step=data.step or None,
+        ),
+        guarantee=plan.guarantee,
+        labels=fit_labels(data, plan, previous),
+    )
 
 
 def refuse_probabilities(name: str, logits: NDArray[Any]) -> None:
@@ -66,58 +152,197 @@ def refuse_probabilities(name: str, logits: NDArray[Any]) -> None:
         raise BadData.of(name, found, "logits, log(p / (1 - p)); the outputs 'logits', not 'scores'")
 
 
-def fit_label(curve: Curve, name: str, objective: Objective, min_positives: int = 0) -> LabelPolicy:
-    """One label's cut from its curve, with the counts and the rates expected at it, or why there is none."""
-    choice = objective.choose(curve, min_positives)
-    if not isinstance(choice, Infeasible) and not math.isfinite(curve.threshold(choice)):
-        choice = Infeasible("INFEASIBLE", f"the cut is at a score of {curve.cuts[choice]}, which no finite threshold separates")
-    if isinstance(choice, Infeasible):
-        return LabelPolicy(
-            label=name,
-            objective=str(objective),
-            status=choice.status,
-            threshold=None,
-            reason=choice.reason,
-            needs_positives=choice.needs_positives,
-            counts=Counts(positives=curve.positives, negatives=curve.negatives, tp=0, fp=0),
-            expected=None,
+def _check_guarantee(data: Scores | ScoreHistogram, objectives: Sequence[Objective], guarantee: Guarantee) -> None:
+    for objective in objectives:
+        objective.check_guarantee()
+    if data.weighted:
+        raise BadInput.of("weights", "given", "none with a guarantee: no exact bound is known for weighted rows")
+    has_groups = data.groups is not None if isinstance(data, Scores) else data.unit == "group"
+    if guarantee.unit == "group" and not has_groups:
+        raise BadData.of("groups", "not given", "one for each row, for a guarantee by group")
+
+
+def _first_look(
+    data: Scores | ScoreHistogram, i: int, curve: Curve, objective: Objective, plan: Plan, delta: float, points: Curve | None
+) -> _Label:
+    """A label's own choice, and of its curve only what is needed later."""
+    classes = {"positives": curve.positives, "negatives": curve.negatives} if curve.labelled else {"unlabelled": curve.rows}
+    counts = Counts(**{"positives": 0, "negatives": 0, "tp": 0, "fp": 0, **classes})
+    label = _Label(data.labels[i], objective, counts, curve.effective, points=points)
+    if objective.joint:
+        return replace(label, curve=curve.at_positives() if objective.lacking(curve, plan.min_positives) is None else curve)
+    if plan.guarantee is None:
+        choice = objective.choose(curve, plan.min_positives)
+        return label.without(choice) if isinstance(choice, Infeasible) else label.at(curve, choice)
+    lacking = objective.lacking(curve, plan.min_positives)
+    return label.without(lacking) if lacking is not None else _surely(data, i, curve, label, plan.guarantee, delta)
+
+
+def _searched(
+    data: Scores, objectives: Sequence[Objective], plan: Plan, delta: float, look: Callable[..., _Label]
+) -> dict[int, _Label]:
+    """The labels, by index, whose own choice can be made without sorting all scores, where there are many of them."""
+    by_group = plan.guarantee is not None and plan.guarantee.unit == "group"
+    if data.weighted or by_group or data.rows < MANY_ROWS:
+        return {}
+    wanted = [i for i, objective in enumerate(objectives) if not objective.joint]
+    if not wanted:
+        return {}
+    points = list(count(data).map_curves(lambda _, curve: curve))
+    coarse = [with_rest(curve) for curve in points]
+    windows = {}
+    for i in wanted:
+        if objectives[i].lacking(coarse[i], plan.min_positives) is None and len(coarse[i].cuts):
+            window = objectives[i].bracket(coarse[i], None if plan.guarantee is None else delta)
+            if window is not None:
+                windows[i] = window
+    curves = window_curves(data, coarse, windows)
+    return {i: look(i, curve, points[i]) for i, curve in curves.items()}
+
+
+def _surely(data: Scores | ScoreHistogram, i: int, curve: Curve, label: _Label, guarantee: Guarantee, delta: float) -> _Label:
+    objective = label.objective
+    assert objective.rate is not None  # checked at the beginning
+    unit = guarantee.unit
+    counted = curve
+    if unit == "group" and isinstance(data, Scores):
+        assert data.groups is not None and data.group_count is not None
+        counted = group_curve(group_peaks(*data.column(i), data.groups, data.group_count), objective.rate)
+    elif unit == "group" and objective.rate not in ("recall", "fpr"):
+        raise BadInput.of(
+            f"guarantee by group of {objective} from a histogram", objective.rate, "recall or fpr: others need the scores"
         )
-    counts = Counts(positives=curve.positives, negatives=curve.negatives, tp=int(curve.tp[choice]), fp=int(curve.fp[choice]))
-    return LabelPolicy(
-        label=name,
-        objective=str(objective),
-        status="OK",
-        threshold=curve.threshold(choice),
-        counts=counts,
-        expected=expected_at(counts),
-    )
+    choice = objective.choose_surely(counted, delta, f"{unit}s")
+    if isinstance(choice, Infeasible):
+        return label.without(choice)
+    units = {"recall": counted.positives, "fpr": counted.negatives}.get(objective.rate, counted.rows)
+    sure = Guaranteed(rate=objective.rate, bound=objective.value, delta=delta, unit=unit, counted=int(units))
+    # Precision may be less above the lowest threshold, about which alone the test says something; the others may not.
+    threshold = counted.lowest_threshold(choice) if objective.rate == "precision" else None
+    index = curve.index_at(float(counted.cuts[choice]) if threshold is None else threshold)
+    return replace(label.at(curve, index, threshold), guarantee=sure)
 
 
-def expected_at(counts: Counts) -> Expected:
-    """The rates that follow from counts at a cut, with their intervals; `counts` must have at least one row."""
-    alerts = counts.tp + counts.fp
-    alert_rate = rate(alerts, counts.rows)
-    if alert_rate is None:
-        raise BadData.of("counts", "no rows", "at least one labelled row")
-    return Expected(
-        precision=rate(counts.tp, alerts),
-        recall=rate(counts.tp, counts.positives),
-        fpr=rate(counts.fp, counts.negatives),
-        alert_rate=alert_rate,
-    )
+def _jointly(labels: Sequence[_Label], min_positives: int) -> list[_Label]:
+    """With the cuts of joint objectives, chosen together among the labels that share one."""
+    found = list(labels)
+    for objective in {str(label.objective): label.objective for label in labels if label.objective.joint}.values():
+        of = [i for i, label in enumerate(labels) if label.objective == objective]
+        curves = [labels[i].curve for i in of]
+        choices = objective.choose_jointly([curve for curve in curves if curve is not None], min_positives)
+        for i, curve, choice in zip(of, curves, choices, strict=True):
+            assert curve is not None
+            found[i] = labels[i].without(choice) if isinstance(choice, Infeasible) else labels[i].at(curve, choice)
+            found[i] = replace(found[i], curve=None)
+    return found
 
 
-def rate(count: int, of: int) -> Rate | None:
-    """`count` of `of` with its interval; None when `of` is 0."""
-    if of == 0:
+def _with_calibrators(labels: Sequence[_Label], plan: Plan) -> list[_Label]:
+    if plan.calibrator == "none":
+        return list(labels)
+    points = [label.points for label in labels if label.points is not None and label.points.labelled]
+    pooled = fit_pooled(points, plan.calibrator) if len(points) > 1 else None
+    return [
+        replace(label, calibrator=fit_calibrator(label.points, plan.calibrator, pooled=pooled))
+        if label.points is not None
+        else label
+        for label in labels
+    ]
+
+
+def _with_pooled_cuts(data: Scores | ScoreHistogram, labels: Sequence[_Label], plan: Plan) -> list[_Label]:
+    """With cuts moved towards, or taken from, the cut of all labels together.
+
+    They are pooled on calibrated log-odds: raw scores of different labels have different offsets, and pooling those is worse
+    than nothing (notes in docs/calibration.md).
+    """
+    found = list(labels)
+    pooled: dict[str, float | None] = {}
+    for i, label in enumerate(labels):
+        if label.objective.joint or label.guarantee is not None:
+            continue
+        moves = plan.shrink > 0 and label.threshold is not None and not label.objective.constraint and len(labels) > 1
+        falls_back = plan.fallback == "pooled" and label.status == "INSUFFICIENT"
+        if not (moves or falls_back):
+            continue
+        text = str(label.objective)
+        if text not in pooled:
+            pooled[text] = _pooled_cut(labels, label.objective)
+        cut = pooled[text]
+        if cut is None:
+            continue
+        towards = label.calibrator.inverse(cut)
+        if not math.isfinite(towards):
+            continue
+        if falls_back:
+            reason = f"the cut of all labels together: {label.reason}"
+            found[i] = _moved(data, i, replace(label, status="FALLBACK", needs=None, reason=reason), towards)
+        elif label.threshold is not None:
+            n = label.counts.positives if label.effective is None else label.effective[0]
+            to = (n * label.threshold + plan.shrink * towards) / (n + plan.shrink)
+            reason = (
+                f"moved {plan.shrink / (n + plan.shrink):.0%} of the way from {label.threshold:.4g} to the pooled {towards:.4g}"
+            )
+            found[i] = _moved(data, i, replace(label, reason=reason), to)
+    return found
+
+
+def _pooled_cut(labels: Sequence[_Label], objective: Objective) -> float | None:
+    """The objective's cut, in calibrated log-odds, on the rows of all labels together."""
+    odds, classes, weights = [], [], []
+    for label in labels:
+        points = label.points
+        if points is None or not points.labelled or len(points.cuts) == 0:
+            continue
+        for c, counts in enumerate((points.fp, points.tp)):
+            odds.append(label.calibrator.log_odds(points.cuts + points.step / 2))
+            classes.append(np.full(len(points.cuts), c, np.uint8))
+            weights.append(np.diff(counts, prepend=0).astype(np.float64))
+    if not odds:
         return None
-    low, high = clopper_pearson(count, of)
-    return Rate(value=count / of, low=low, high=high)
+    curve = exact_curve(np.concatenate(odds), np.concatenate(classes), np.concatenate(weights))
+    choice = objective.choose(curve)
+    return None if isinstance(choice, Infeasible) else curve.threshold(choice)
 
 
-def digest_of(logits: NDArray[Any], targets: NDArray[Any]) -> str:
-    """SHA-256, in hex, of float32 logits and uint8 targets with their shape."""
-    total = hashlib.sha256(str(logits.shape).encode())
-    total.update(np.ascontiguousarray(logits, np.float32).tobytes())
-    total.update(np.ascontiguousarray(targets, np.uint8).tobytes())
-    return total.hexdigest()
+def _moved(data: Scores | ScoreHistogram, i: int, label: _Label, threshold: float) -> _Label:
+    """With the cut at a threshold that was not chosen on the label's own curve; in a histogram at the next that it offers."""
+    curve = data.curve(i)
+    wanted = float(np.float32(threshold))
+    index = curve.index_at(wanted)
+    offered = not curve.step or wanted >= (curve.lowest_threshold(index) if index >= 0 else curve.top)
+    return label.at(curve, index, wanted if offered else None)
+
+
+def _from_previous(data: Scores | ScoreHistogram, i: int, label: _Label, previous: Policy | None) -> _Label:
+    if label.status != "INSUFFICIENT" or previous is None:
+        return label
+    before = next((each for each in previous.labels if each.label == label.name), None)
+    if before is None or before.threshold is None:
+        return label
+    reason = f"the cut of policy {previous.version}: {label.reason}"
+    kept = replace(label, status="FALLBACK", needs=None, reason=reason, calibrator=before.calibrator)
+    if label.counts.rows == 0:
+        return replace(kept, threshold=before.threshold, expected=before.expected)
+    return _moved(data, i, kept, before.threshold)
+
+
+def _finished(data: Scores | ScoreHistogram, i: int, label: _Label) -> LabelPolicy:
+    expected = label.expected
+    if label.threshold is not None and expected is None:
+        if isinstance(data, Scores) and data.groups is not None:
+            expected = expected_of_groups(*data.column(i), data.weights, data.groups, label.threshold)
+        else:
+            expected = expected_at(label.counts, label.effective)
+    return LabelPolicy(
+        label=label.name,
+        objective=str(label.objective),
+        status=label.status,
+        threshold=label.threshold,
+        reason=label.reason,
+        needs=label.needs,
+        guarantee=label.guarantee,
+        counts=label.counts,
+        expected=expected,
+        calibrator=label.calibrator,
+    )

@@ -5,22 +5,34 @@ One notation everywhere (commands, configuration, wire, policies): `name=value`.
     max_fbeta=1              the cut with the largest F-beta, here F1
     precision_at_least=0.9   of the cuts with at least this precision, the one with the largest recall
     recall_at_least=0.9      of the cuts with at least this recall, the one with the fewest alerts
+    fpr_at_most=0.01         of the cuts that alert on at most this share of negatives, the one that alerts most
     alert_rate_at_most=0.01  of the cuts that alert on at most this share of rows, the one that alerts most
+    min_cost=50              least expected cost where a miss costs 50 false alarms; min_cost=50@0.001 at that prevalence
+
+and for several labels jointly (joint.py):
+
+    max_micro_fbeta=1        the cuts with the largest F-beta of all labels' decisions together
+    alert_budget=0.05        at most this many alerts a row, all labels together, shared so as to find the most positives
 
 Each is exact over all cuts of a curve. Where no cut will do, the answer is an `Infeasible` that says what is lacking, never a
-cut that happens to come out of an argmax.
+cut that happens to come out of an argmax. Where the best is not to alert at all, the answer is the index -1.
 """
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from .curve import Curve
+from .curve import Counted, Curve
+from .guarantee import RateName, least_hits, least_needed, most_allowed, sure_precision
+
+Units = Literal["positives", "negatives", "rows", "groups with positives", "groups with negatives", "groups"]
+NEVER = -1  # the index of the cut that alerts on no row
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,17 @@ class Infeasible:
     Attributes:
         status: INSUFFICIENT when there is too little data to say, INFEASIBLE when the data say no.
         reason: what is lacking, for a person.
-        needs_positives: how many labelled positives it would take at least, where that can be said.
+        needs: how many labelled units it would take at least, where that can be said.
+        of: what `needs` counts.
     """
 
     status: Literal["INSUFFICIENT", "INFEASIBLE"]
     reason: str
-    needs_positives: int | None = None
+    needs: int | None = None
+    of: Units = "positives"
+
+
+Choice = int | Infeasible
 
 
 @dataclass(frozen=True)
@@ -45,37 +62,102 @@ class Objective:
     value: float
     name: ClassVar[str]
     expected: ClassVar[str] = "more than 0 and at most 1"
-    needs_labels: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("positives", "negatives")
+    # The cuts to choose among: those at positives are enough where a cut between two of them is never better.
+    cuts: ClassVar[Literal["all", "positives"]] = "positives"
+    rate: ClassVar[RateName | None] = None  # that it bounds
+    joint: ClassVar[bool] = False  # whether the cuts of several labels are chosen together
+    constraint: ClassVar[bool] = True  # whether `value` is a bound, which a cut moved a little would break
 
     def __post_init__(self) -> None:
         if not self._allowed():
             raise BadInput.of(f"objective {self.name}", self.value, f"a number, {self.expected}")
 
     def __str__(self) -> str:
-        return f"{self.name}={self.value:g}" if float(f"{self.value:g}") == self.value else f"{self.name}={self.value!r}"
+        return f"{self.name}={number(self.value)}"
 
     def _allowed(self) -> bool:
         return 0 < self.value <= 1
 
-    def choose(self, curve: Curve, min_positives: int = 0) -> int | Infeasible:
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From what stands behind `name=`; BadInput where it is no number in range."""
+        return cls(_number(cls, text))
+
+    def choose(self, curve: Curve, min_positives: int = 0) -> Choice:
         """The index of the chosen cut in `curve.cuts`, or why there is none.
 
         Args:
             curve: of one label.
             min_positives: with fewer labelled positives than this (or 1, where labels are needed) nothing is chosen.
         """
+        lacking = self.lacking(curve, min_positives)
+        return lacking if lacking is not None else self._best(curve)
+
+    def choose_jointly(self, curves: Sequence[Curve], min_positives: int = 0) -> list[Choice]:
+        """A choice for every label; each by itself, unless the objective is a joint one."""
+        return [self.choose(curve, min_positives) for curve in curves]
+
+    def choose_surely(self, curve: Curve, delta: float, units: str = "rows") -> Choice:
+        """As `choose`, such that the bound holds for new data with probability 1 - delta.
+
+        Args:
+            curve: of independent units, unweighted; of all cuts.
+            delta: probability with which the bound may be broken.
+            units: "rows" or "groups", which the curve counts.
+
+        Raises:
+            BadInput: no guarantee can be given for this objective, or for weighted units.
+        """
+        self.check_guarantee()
+        if curve.effective is not None:
+            raise BadInput(
+                f"guarantee for {self}: the rows are weighted, and then no exact bound is known; "
+                "expected rows without weights, or no guarantee"
+            )
+        return self._surely(curve, delta, units)
+
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """Where the best cut is, given the curve of a histogram of the same scores.
+
+        Args:
+            coarse: exact at its cuts, the lower edges of bins; unweighted.
+            delta: of a guarantee, None without.
+
+        Returns:
+            First and last index of the bins (`coarse.cuts`) that can hold the cut that `choose`, or `choose_surely`, takes;
+            None where that takes the curve of all scores.
+        """
+        return None
+
+    def check_guarantee(self) -> None:
+        """Raise BadInput where this objective has no bound that could be guaranteed."""
+        if self.rate is None:
+            bounds = "recall_at_least, precision_at_least, fpr_at_most or alert_rate_at_most"
+            raise BadInput.of("guarantee for objective", str(self), f"{bounds}: nothing else has a bound to keep")
+
+    def lacking(self, curve: Curve, min_positives: int) -> Infeasible | None:
+        """What the curve lacks for this objective, if anything."""
         if curve.rows == 0:
-            return Infeasible("INSUFFICIENT", "no labelled rows", max(1, min_positives))
-        least = max(1, min_positives) if self.needs_labels else min_positives
-        if curve.positives < least:
-            lacking = f"{curve.positives} labelled positives; needs at least {least}"
+            wanted: Units = "positives" if "positives" in self.needs or min_positives else "negatives" if self.needs else "rows"
+            return Infeasible("INSUFFICIENT", "no labelled rows", max(1, min_positives), wanted)
+        least = max(1, min_positives) if "positives" in self.needs else min_positives
+        positives = curve.positives if curve.effective is None else curve.effective[0]
+        if positives < least * (1 - 1e-12):
+            unknown = "" if curve.labelled else " (no classes are known)"
+            lacking = f"{number(positives)} labelled positives{unknown}; needs at least {least}"
             return Infeasible("INSUFFICIENT", lacking, least)
-        if self.needs_labels and curve.negatives == 0:
-            return Infeasible("INSUFFICIENT", "0 labelled negatives; needs at least 1")
-        return self._best(curve)
+        if "negatives" in self.needs and (curve.negatives == 0 or not curve.labelled):
+            return Infeasible("INSUFFICIENT", "0 labelled negatives; needs at least 1", 1, "negatives")
+        if "positives" in self.needs and (len(curve.tp) == 0 or curve.tp[-1] == 0):
+            return Infeasible("INFEASIBLE", _reached(curve))  # a histogram's, whose positives are all below its grid
+        return None
 
     @abstractmethod
-    def _best(self, curve: Curve) -> int | Infeasible: ...
+    def _best(self, curve: Curve) -> Choice: ...
+
+    def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
+        raise NotImplementedError  # only of those with a rate
 
 
 class MaxFBeta(Objective):
@@ -83,93 +165,262 @@ class MaxFBeta(Objective):
 
     name = "max_fbeta"
     expected = "more than 0 and at most 1000 (1 weighs precision and recall alike, 2 favours recall)"
+    constraint = False
 
     def _allowed(self) -> bool:
         return 0 < self.value <= 1000  # beyond it floats cannot tell the cuts apart
 
-    def _best(self, curve: Curve) -> int | Infeasible:
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """See `Objective`."""
+        return _outermost(
+            self._scores(coarse, coarse.tp, before(coarse.fp)) >= self._scores(coarse, coarse.tp, coarse.fp).max()
+        )
+
+    def _best(self, curve: Curve) -> Choice:
+        return int(np.argmax(self._scores(curve, curve.tp, curve.fp)))
+
+    def _scores(self, curve: Curve, tp: Counted, fp: Counted) -> NDArray[np.float64]:
         weight = self.value**2
-        scores = (1 + weight) * curve.tp / (curve.tp + curve.fp + weight * curve.positives)
-        return int(np.argmax(scores))
+        scores: NDArray[np.float64] = (1 + weight) * tp / np.maximum(tp + fp + weight * curve.positives, 1e-300)
+        return scores
+
+
+@dataclass(frozen=True)
+class MinCost(Objective):
+    """Least expected cost of a row, where a miss costs `value` false alarms; on a tie the highest cut.
+
+    The cost is FPR (1 - q) + value (1 - recall) q with q the prevalence: that of the labelled rows, or the one given, where the
+    rows were labelled or sampled at another rate than the live one.
+    """
+
+    prevalence: float | None = None
+    name = "min_cost"
+    expected = "more than 0 and at most 1e9 (what a miss costs, in false alarms), and @ with a prevalence behind it if wanted"
+    constraint = False
+
+    def __str__(self) -> str:
+        return super().__str__() + ("" if self.prevalence is None else f"@{number(self.prevalence)}")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From `ratio` or `ratio@prevalence`; BadInput where one is no number in range."""
+        value, at, prevalence = text.partition("@")
+        return cls(_number(cls, value), _number(cls, prevalence) if at else None)
+
+    def _allowed(self) -> bool:
+        return 0 < self.value <= 1e9 and (self.prevalence is None or 0 < self.prevalence < 1)
+
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """See `Objective`."""
+        least = self._costs(coarse, coarse.tp, coarse.fp).min()
+        if least >= self._costs(coarse, 0, 0):
+            return None  # it may be best never to alert
+        return _outermost(self._costs(coarse, coarse.tp, before(coarse.fp)) <= least)
+
+    def _best(self, curve: Curve) -> Choice:
+        costs = self._costs(curve, curve.tp, curve.fp)
+        best = int(np.argmin(costs))
+        return best if costs[best] < self._costs(curve, 0, 0) else NEVER
+
+    def _costs(self, curve: Curve, tp: Counted | int, fp: Counted | int) -> NDArray[np.float64]:
+        # In units of a false alarm among negatives, so that whole counts stay whole where no prevalence is given.
+        miss = self.value
+        if self.prevalence is not None:
+            miss *= self.prevalence / (1 - self.prevalence) * curve.negatives / curve.positives
+        return np.asarray(fp + miss * (curve.positives - tp), np.float64)
 
 
 class PrecisionAtLeast(Objective):
     """Largest recall among the cuts with at least this precision; of those, the highest cut."""
 
     name = "precision_at_least"
+    rate = "precision"
 
-    def _best(self, curve: Curve) -> int | Infeasible:
-        meets = curve.tp >= _product(self.value, curve.tp + curve.fp)
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """See `Objective`."""
+        surely = coarse.tp >= least_of(self.value, coarse.alerts)
+        found = coarse.tp[surely].max(initial=0)
+        if delta is not None or found == 0:
+            return None  # it may be infeasible, and then all cuts count
+        possibly = coarse.tp >= least_of(self.value, coarse.tp + before(coarse.fp))
+        return _outermost(possibly & (coarse.tp >= found))
+
+    def _best(self, curve: Curve) -> Choice:
+        meets = curve.tp >= least_of(self.value, curve.alerts)
         meets &= curve.tp > 0
         if meets.any():
             return int(np.argmax(np.where(meets, curve.tp, -1)))
-        best = int(np.argmax(curve.tp / (curve.tp + curve.fp)))
-        tp, fp = int(curve.tp[best]), int(curve.fp[best])
-        reason = f"the best precision of any cut is {tp}/{tp + fp} = {tp / (tp + fp):.4g}"
+        reason = self._best_of_any(curve)
         if self.value == 1:
             return Infeasible("INFEASIBLE", f"{reason}; it needs a positive that scores above every negative")
         # At any cut with its fp, precision p takes fp p / (1 - p) true positives: the least further number over all cuts.
-        more = int((_product(self.value / (1 - self.value), curve.fp) - curve.tp).min())
-        needs = curve.positives + more
+        more = math.ceil((least_of(self.value / (1 - self.value), curve.fp) - curve.tp).min())
         return Infeasible(
             "INFEASIBLE",
             f"{reason}; {more} more positives above those negatives would do, or one above every negative",
-            needs,
+            math.ceil(curve.positives) + more,
         )
+
+    def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
+        of: Units = "groups with positives" if units == "groups" else "positives"
+        index = sure_precision(curve, self.value, delta)
+        if index >= 0:
+            return index
+        least = least_hits(self.value, delta)
+        if least is None:
+            return Infeasible("INFEASIBLE", "no number of rows makes a precision of 1 sure")
+        if curve.positives < least:
+            lacking = f"{curve.positives} {of}; at delta {delta:g} it takes at least {least}, which score above the others"
+            return Infeasible("INSUFFICIENT", lacking, least, of)
+        return Infeasible("INFEASIBLE", f"{self._best_of_any(curve)}, which at no declared rank is sure at delta {delta:g}")
+
+    def _best_of_any(self, curve: Curve) -> str:
+        best = int(np.argmax(curve.tp / curve.alerts))
+        tp, alerts = curve.tp[best], curve.alerts[best]
+        return f"the best precision of any cut is {number(tp)}/{number(alerts)} = {tp / alerts:.4g}"
 
 
 class RecallAtLeast(Objective):
     """Fewest alerts among the cuts with at least this recall: the k-th highest positive, k the smallest that will do."""
 
     name = "recall_at_least"
+    rate = "recall"
 
-    def _best(self, curve: Curve) -> int | Infeasible:
-        return int(np.argmax(curve.tp >= _product(self.value, curve.positives)))
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """See `Objective`."""
+        wanted: float = float(least_of(self.value, coarse.positives))
+        if delta is not None:
+            wanted = coarse.positives - most_allowed(int(coarse.positives), 1 - self.value, delta)
+        first = int(np.searchsorted(coarse.tp, wanted))
+        return (first, first) if first < len(coarse.tp) else None
+
+    def _best(self, curve: Curve) -> Choice:
+        return self._first(curve, curve.tp >= least_of(self.value, curve.positives))
+
+    def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
+        allowed = most_allowed(int(curve.positives), 1 - self.value, delta)
+        if allowed < 0:
+            of: Units = "groups with positives" if units == "groups" else "positives"
+            least = least_needed(1 - self.value, delta)
+            at_least = "no number is enough for a recall of 1" if least is None else f"it takes at least {least}"
+            return Infeasible("INSUFFICIENT", f"{curve.positives} {of}; at delta {delta:g} {at_least}", least, of)
+        return self._first(curve, curve.positives - curve.tp <= allowed)
+
+    def _first(self, curve: Curve, meets: NDArray[np.bool_]) -> Choice:
+        if meets.any():
+            return int(np.argmax(meets))
+        return Infeasible("INFEASIBLE", _reached(curve))
 
 
-class AlertRateAtMost(Objective):
-    """Most alerts within the budget, a share of all rows. Needs no labels of either class."""
+class _AtMost(Objective):
+    """Most alerts of some rows within a share of them."""
 
-    name = "alert_rate_at_most"
-    expected = "more than 0 and less than 1"
-    needs_labels = False
+    cuts = "all"
 
     def _allowed(self) -> bool:
         return 0 < self.value < 1
 
-    def _best(self, curve: Curve) -> int | Infeasible:
-        alerts = curve.tp + curve.fp
-        within = int((alerts <= self.value * curve.rows * (1 + 1e-12)).sum())
+    @abstractmethod
+    def _of(self, curve: Curve) -> tuple[Counted, int | float]: ...
+
+    def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
+        """See `Objective`."""
+        counted, rows = self._of(coarse)
+        allowed = self.value * rows * (1 + 1e-12) if delta is None else most_allowed(int(rows), self.value, delta)
+        within = int(np.searchsorted(counted, allowed, side="right"))  # the cut is in this bin, or at the edge before it
+        return max(0, within - 1), within
+
+    def _best(self, curve: Curve) -> Choice:
+        counted, rows = self._of(curve)
+        within = int((counted <= self.value * rows * (1 + 1e-12)).sum())
         if within > 0:
             return within - 1
-        least = int(alerts[0])
+        least = counted[0] if len(counted) else rows
+        needed = math.ceil(least / self.value * (1 - 1e-12))
         return Infeasible(
             "INFEASIBLE",
-            f"the highest score alone alerts on {least} of {curve.rows} rows; it needs at least "
-            f"{math.ceil(least / self.value)} rows, or scores without ties",
+            f"the highest score alone alerts on {number(least)} of {number(rows)} {self.of}; it needs at least "
+            f"{needed} {self.of}, or scores without ties",
+            needed,
+            self.of,
         )
 
+    def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
+        of: Units = self.of if units == "rows" else self.of_groups
+        counted, rows = self._of(curve)
+        allowed = most_allowed(int(rows), self.value, delta)
+        if allowed < 0:
+            least = least_needed(self.value, delta)
+            return Infeasible("INSUFFICIENT", f"{rows} {of}; at delta {delta:g} it takes at least {least}", least, of)
+        within = int((counted <= allowed).sum())
+        if within > 0:
+            return within - 1
+        least = int(counted[0]) if len(counted) else 0
+        return Infeasible("INFEASIBLE", f"the highest score alone alerts on {least} {of} of {rows}, and {allowed} are allowed")
 
-OBJECTIVES: dict[str, type[Objective]] = {c.name: c for c in (MaxFBeta, PrecisionAtLeast, RecallAtLeast, AlertRateAtMost)}
+    of: ClassVar[Units]
+    of_groups: ClassVar[Units]
 
 
-def parse_objective(text: str) -> Objective:
-    """Read the notation `name=value`, as in `recall_at_least=0.9`.
+class FprAtMost(_AtMost):
+    """Most alerts among the cuts with at most this false-positive rate (Neyman-Pearson). Needs no positives."""
 
-    Raises:
-        BadInput: an unknown name, or a value out of range; the message lists what is known.
-    """
-    name, _, value = text.strip().partition("=")
-    kind = OBJECTIVES.get(name.strip())
-    if kind is None:
-        raise BadInput.of("objective", repr(text), "one of " + ", ".join(f"{known}=VALUE" for known in OBJECTIVES))
+    name = "fpr_at_most"
+    expected = "more than 0 and less than 1"
+    needs = ("negatives",)
+    rate = "fpr"
+    of = "negatives"
+    of_groups = "groups with negatives"
+
+    def _of(self, curve: Curve) -> tuple[Counted, int | float]:
+        return curve.fp, curve.negatives
+
+
+class AlertRateAtMost(_AtMost):
+    """Most alerts within the budget, a share of all rows. Needs no labels of either class."""
+
+    name = "alert_rate_at_most"
+    expected = "more than 0 and less than 1"
+    needs = ()
+    rate = "alert_rate"
+    of = "rows"
+    of_groups = "groups"
+
+    def _of(self, curve: Curve) -> tuple[Counted, int | float]:
+        return curve.alerts, curve.rows
+
+
+def number(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    value = float(value)
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def before(counts: Counted) -> Counted:
+    """The counts one cut higher: the fewest that any cut within a bin may have."""
+    shifted: Counted = np.concatenate([counts[:1] * 0, counts[:-1]])
+    return shifted
+
+
+def _outermost(possible: NDArray[np.bool_]) -> tuple[int, int]:
+    at = np.flatnonzero(possible)
+    return int(at[0]), int(at[-1])
+
+
+def least_of(share: float, count: Counted | float) -> NDArray[np.float64]:
+    """The least that is at least `share` of `count`, whole where counts are: 0.9 of 10 is 9, whatever floats make of it."""
+    counts = np.asarray(count)
+    wanted: NDArray[np.float64] = np.asarray(share * counts * (1 - 1e-12), np.float64)
+    return wanted if counts.dtype.kind == "f" else np.ceil(wanted)
+
+
+def _reached(curve: Curve) -> str:
+    reached = number(curve.tp[-1]) if len(curve.tp) else "0"
+    return f"the lowest cut offered finds {reached} of {number(curve.positives)} positives: others score below it"
+
+
+def _number(kind: type[Objective], text: str) -> float:
     try:
-        number = float(value)
+        return float(text)
     except ValueError:
-        raise BadInput.of(f"objective {kind.name}", repr(value), f"a number, {kind.expected}") from None
-    return kind(number)
-
-
-def _product(share: float, count: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    """The smallest whole number of rows that is at least `share` of `count`; 0.9 of 10 is 9, whatever floats make of it."""
-    return np.ceil(np.asarray(share * np.asarray(count) * (1 - 1e-12))).astype(np.int64)
+        raise BadInput.of(f"objective {kind.name}", repr(text), f"a number, {kind.expected}") from None

@@ -11,17 +11,27 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from ..validation import Record
-from .objective import parse_objective
+from .calibrator import Calibrator, ProbabilityMap
+from .guarantee import Guarantee, Guaranteed
+from .notation import parse_objective
+from .objective import Units
 
-FORMAT: Literal[1] = 1  # raised as cutpoint.bundle.manifest says for its own
+# Raised as cutpoint.bundle.manifest says for its own. Format 1, of version 0.1.0, is read too: see `_upgraded`.
+FORMAT: Literal[2] = 2
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# A whole number where rows are counted; a sum of weights where they are weighted.
+Count = Annotated[int | float, Field(ge=0)]
 ObjectiveText = Annotated[str, AfterValidator(lambda text: str(parse_objective(text)))]
-Status = Literal["OK", "INSUFFICIENT", "INFEASIBLE"]
+Status = Literal["OK", "FALLBACK", "INSUFFICIENT", "INFEASIBLE"]
 
 
 class Rate(Record):
-    """A share of rows, 0 to 1, with its Clopper-Pearson interval at 95 % (rows taken as independent)."""
+    """A share, 0 to 1, with its Clopper-Pearson interval at 95 %.
+
+    The interval takes rows as independent; of weighted rows, or rows in groups, it takes the effective number of them (Kish
+    1965; Korn and Graubard 1998).
+    """
 
     value: Share
     low: Share
@@ -29,21 +39,35 @@ class Rate(Record):
 
 
 class Counts(Record):
-    """Labelled rows of the calibration data, and those of each class that alert at the cut."""
+    """Rows of the calibration data, and those of each class that alert at the cut.
 
-    positives: int = Field(ge=0)
-    negatives: int = Field(ge=0)
-    tp: int = Field(ge=0)
-    fp: int = Field(ge=0)
+    Attributes:
+        positives, negatives: labelled rows.
+        tp, fp: those of them that alert.
+        unlabelled: rows without a known class, where the data have none.
+        unlabelled_alerts: those of them that alert.
+    """
+
+    positives: Count
+    negatives: Count
+    tp: Count
+    fp: Count
+    unlabelled: Count = 0
+    unlabelled_alerts: Count = 0
 
     @property
-    def rows(self) -> int:
-        """Labelled rows."""
-        return self.positives + self.negatives
+    def rows(self) -> int | float:
+        """All rows."""
+        return self.positives + self.negatives + self.unlabelled
+
+    @property
+    def alerts(self) -> int | float:
+        """All rows that alert."""
+        return self.tp + self.fp + self.unlabelled_alerts
 
 
 class Expected(Record):
-    """The rates expected at the cut, from the counts; None where the denominator is 0."""
+    """The rates expected at the cut, from the counts; None where the denominator is 0 or the classes are unknown."""
 
     precision: Rate | None
     recall: Rate | None
@@ -51,20 +75,26 @@ class Expected(Record):
     alert_rate: Rate
 
 
-class Calibrator(Record):
-    """The map from logit to probability; "none" is the plain sigmoid, since exported graphs have the prior undone."""
+class Needs(Record):
+    """How much it would take at least: `count` of what `of` says."""
 
-    kind: Literal["none"] = "none"
+    count: int = Field(ge=0)
+    of: Units
 
 
 class LabelPolicy(Record):
     """One label's cut.
 
     Attributes:
-        threshold: float32 logit; a row alerts when its logit >= threshold. None unless status is OK.
-        reason: for a person, why status is not OK.
-        needs_positives: how many labelled positives the objective would take, where that can be said.
-        expected: None unless status is OK.
+        objective: what the cut was chosen for.
+        status: OK; FALLBACK where the cut comes from elsewhere, since the label's own data are too few; INSUFFICIENT where they
+            are too few and there is no cut; INFEASIBLE where they say that no cut will do.
+        threshold: float32 logit; a row alerts when its logit >= threshold. None for INSUFFICIENT and INFEASIBLE.
+        reason: for a person: why the status is not OK, or what was done to the cut.
+        needs: how much labelled data the objective would take at least, where that can be said.
+        guarantee: the bound that the cut was chosen to keep for new data; None where it was chosen to fit these.
+        expected: None exactly where there is no threshold.
+        calibrator: from the logit to the probability.
     """
 
     label: str
@@ -72,18 +102,38 @@ class LabelPolicy(Record):
     status: Status
     threshold: float | None
     reason: str = ""
-    needs_positives: int | None = None
+    needs: Needs | None = None
+    guarantee: Guaranteed | None = None
     counts: Counts
     expected: Expected | None
     calibrator: Calibrator = Calibrator()
 
     @model_validator(mode="after")
-    def _ok_means_a_threshold(self) -> Self:
-        if (self.status == "OK") != (self.threshold is not None) or (self.status == "OK") != (self.expected is not None):
-            raise ValueError("threshold and expected must be given exactly when status is OK")
+    def _decided_means_a_threshold(self) -> Self:
+        decided = self.status in ("OK", "FALLBACK")
+        if decided != (self.threshold is not None) or decided != (self.expected is not None):
+            raise ValueError("threshold and expected must be given exactly when status is OK or FALLBACK")
         if self.threshold is not None and float(np.float32(self.threshold)) != self.threshold:
             raise ValueError("threshold must be a float32 value")
         return self
+
+
+class DataSummary(Record):
+    """What a policy was made from.
+
+    Attributes:
+        source: scores in memory, or a histogram of them.
+        rows: rows in all (for windows, windows), labelled or not; of a histogram the most that any label has.
+        groups: how many groups of rows were drawn independently; None where rows were.
+        step: width of the histogram's bins, logits; None for scores.
+    """
+
+    source: Literal["scores", "histogram"]
+    rows: int = Field(ge=0)
+    labelled: bool = True
+    weighted: bool = False
+    groups: int | None = None
+    step: float | None = None
 
 
 class Policy(Record):
@@ -94,11 +144,13 @@ class Policy(Record):
         parent: the policy version that was active when this one was made.
         model_digest: SHA-256 of the ONNX file whose logits were calibrated; the policy fits no other.
         data_digest: SHA-256 of the labelled scores.
+        data: what they were; None in policies of format 1.
+        guarantee: what was asked of the labels that have one.
         created: UTC time, ISO 8601.
         author: who or what made it.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     model: str
     model_version: int = Field(ge=1)
     model_digest: str
@@ -107,12 +159,32 @@ class Policy(Record):
     created: str
     author: str
     data_digest: str
+    data: DataSummary | None = None
+    guarantee: Guarantee | None = None
     labels: tuple[LabelPolicy, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, document: Any) -> Any:
+        """A document of format 1 as one of format 2, which has more fields and says `needs` of more than positives."""
+        if not isinstance(document, dict) or document.get("format") != 1:
+            return document
+        labels = []
+        for label in document.get("labels", ()):
+            renamed = dict(label)
+            needs = renamed.pop("needs_positives", None)
+            labels.append(renamed if needs is None else {**renamed, "needs": {"count": needs, "of": "positives"}})
+        return {**document, "format": FORMAT, "labels": labels}
 
     @property
     def undecided(self) -> tuple[LabelPolicy, ...]:
         """The labels without a threshold."""
         return tuple(label for label in self.labels if label.threshold is None)
+
+    @property
+    def delta_spent(self) -> float:
+        """Probability with which any label's guarantee may be broken, at most (by the union bound), 0 to 1."""
+        return min(1.0, sum(label.guarantee.delta for label in self.labels if label.guarantee is not None))
 
     def thresholds(self) -> NDArray[np.float32]:
         """Float32 [label]; NaN, which no logit reaches, where a label has none."""
@@ -122,6 +194,10 @@ class Policy(Record):
         """Expected alert rate, float64 [label], 0 to 1; NaN where a label has no threshold."""
         return np.array([np.nan if c.expected is None else c.expected.alert_rate.value for c in self.labels])
 
+    def probability_map(self) -> ProbabilityMap:
+        """From logits [..., label] to calibrated probabilities, by the labels' calibrators."""
+        return ProbabilityMap([label.calibrator for label in self.labels])
+
     def to_json(self) -> str:
         """The document, indented, ending in a newline; `from_json` gives an equal policy."""
         return self.model_dump_json(indent=1) + "\n"
@@ -130,12 +206,3 @@ class Policy(Record):
     def from_json(cls, text: str | bytes) -> Self:
         """Read a document; pydantic's ValidationError (a ValueError) where it is none."""
         return cls.model_validate_json(text)
-
-
-def probabilities(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Calibrated probabilities, float32 0 to 1, of logits of any shape: their sigmoid."""
-    z = np.asarray(logits, np.float32)
-    # The form that never overflows: exp of a non-positive number only.
-    e = np.exp(-np.abs(z))
-    result: NDArray[np.float32] = np.where(z >= 0, np.float32(1), e) / (1 + e)
-    return result

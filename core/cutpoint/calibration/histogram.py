@@ -1,0 +1,396 @@
+"""A score histogram: what stands for any amount of labelled scores, from any number of machines, in a few megabytes.
+
+The grid is fixed, and its edges are multiples of a power of two, so that binning a float32 logit is exact: every count at an
+edge is the count that the scores themselves give there. Histograms of one grid are added; whole counts give the same sum in
+any order. Sketches (KLL, t-digest) are not used: their additive rank errors are larger than the tails that matter here.
+"""
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dataset import UNLABELLED
+from ..errors import BadData
+from .curve import Counted, Curve, check_weights
+from .parallel import cores, in_order
+
+# In bytes written by `to_bytes`. Raised when their meaning changes; a reader of an older number is then kept here.
+FORMAT: Final = 1
+_MAGIC: Final = b"cutpoint-histogram\n"
+_MOST_LABELS, _MOST_BINS = 1 << 17, 1 << 22
+_BLOCK_LABELS: Final = 32
+_MANY: Final = 1 << 22  # scores, from which threads are worth their start
+_CHUNK_ROWS: Final = 1 << 14  # turned label by label at a time, so that they stay in the processor's cache
+
+Unit = Literal["row", "group"]
+T = TypeVar("T")
+
+
+class ScoreHistogram:
+    """Counts of labelled scores on a fixed grid of logits, per label.
+
+    Bins are [edge, edge + step) with step 2**-bits, from -limit up to limit; scores under -limit and from limit up have
+    a bin of their own each. With the defaults a bin is 0.4 % of the odds wide.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        limit: int = 32,
+        bits: int = 8,
+        weighted: bool = False,
+        labelled: bool = True,
+        unit: Unit = "row",
+    ) -> None:
+        """An empty histogram.
+
+        Args:
+            labels: names, in the order of the scores' last axis.
+            limit: the grid reaches from -limit to limit, logits.
+            bits: a bin is 2**-bits wide.
+            weighted: whether weights are summed instead of rows counted.
+            labelled: whether classes are known; without them only alert rates follow.
+            unit: what a count counts; "group" where the scores are of groups (`group_scores`), for guarantees by group.
+
+        Raises:
+            BadData: no labels, one twice, or a grid of more than 2**22 bins.
+        """
+        self.labels = tuple(labels)
+        if not 1 <= len(self.labels) <= _MOST_LABELS or len(set(self.labels)) != len(self.labels):
+            raise BadData.of("histogram labels", list(self.labels[:5]), f"1 to {_MOST_LABELS} different names")
+        if not (limit >= 1 and 0 <= bits <= 16 and 2 * limit << bits <= _MOST_BINS):
+            raise BadData.of(
+                "histogram grid", f"limit {limit}, bits {bits}", f"limit from 1, bits 0 to 16, {_MOST_BINS} bins at most"
+            )
+        self.limit, self.bits, self.weighted, self.labelled, self.unit = limit, bits, weighted, labelled, unit
+        self._edge = limit << bits  # index of the overflow bin; bin i begins at i * step; -edge - 1 is the underflow bin
+        # Only the occupied window of bins is held: [label, class, bin - first]; class 1 is positive.
+        self._first = 0
+        self._counts: NDArray[Any] = np.zeros((len(self.labels), 2, 0), np.float64 if weighted else np.int32)
+        self._most = 0  # no bin holds more; int32 holds it until it no longer would, at half the memory
+        self._squares = np.zeros((len(self.labels), 2))  # sums of squared weights; only where weighted
+
+    @property
+    def step(self) -> float:
+        """Width of a bin, logits."""
+        return 2.0**-self.bits
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the counts take."""
+        return self._counts.nbytes
+
+    @property
+    def rows(self) -> int:
+        """Rows counted, of the label that has most; effective ones where they are weighted."""
+        if self.weighted:
+            return round(max(sum(self._effective(i, total)) for i, total in enumerate(self.totals)))
+        return int(self.totals.sum(axis=1).max())
+
+    @property
+    def totals(self) -> Counted:
+        """Negatives and positives counted, [label, 2]."""
+        totals: Counted = self._counts.sum(axis=2, dtype=np.float64 if self.weighted else np.int64)
+        return totals
+
+    def update(self, scores: NDArray[Any], targets: NDArray[Any] | None, weights: NDArray[Any] | None = None) -> None:
+        """Count more scores; on an error nothing is counted.
+
+        Args:
+            scores: [..., label] logits, any float dtype; compared as float32.
+            targets: the same shape: 0, 1 or `UNLABELLED` (255), which is left out. None where no classes are known.
+            weights: [...], one for each row, finite and not negative; given exactly where the histogram is weighted.
+
+        Raises:
+            BadData: shapes differ, a target is none of the three values, a score that counts is NaN, weights do not fit.
+        """
+        scores = np.asarray(scores)
+        count = len(self.labels)
+        if scores.ndim < 1 or scores.shape[-1] != count:
+            raise BadData.of("shape of scores", list(scores.shape), f"[..., {count} labels]")
+        if (targets is None) == self.labelled:
+            raise BadData.of("targets", "missing" if targets is None else "given", f"{self.labelled=}: the other way round")
+        if targets is not None and np.asarray(targets).shape != scores.shape:
+            raise BadData.of("shape of targets", list(np.asarray(targets).shape), f"{list(scores.shape)}, as the scores")
+        if (weights is not None) != self.weighted:
+            raise BadData.of("weights", "missing" if weights is None else "given", f"{self.weighted=}: the other way round")
+        flat = scores.reshape(-1, count)
+        classes = None if targets is None else np.asarray(targets).reshape(-1, count)
+        each = None if weights is None else check_weights(np.asarray(weights), scores.shape[:-1]).reshape(-1)
+        if flat.size == 0:
+            return
+        masked = classes is not None and _check_targets(classes)
+        self._widen(*self._window(flat, classes if masked else None))
+        self._expect(len(flat))
+
+        def count_block(first: int) -> None:
+            block = slice(first, first + _BLOCK_LABELS)
+            for start in range(0, len(flat), _CHUNK_ROWS):
+                chunk = slice(start, start + _CHUNK_ROWS)
+                self._count(
+                    block,
+                    np.array(flat[chunk, block].T, dtype=np.float32, order="C"),  # a copy always: it is overwritten
+                    None if classes is None else np.ascontiguousarray(classes[chunk, block].T),
+                    None if each is None else each[chunk],
+                    masked,
+                )
+
+        blocks = range(0, count, _BLOCK_LABELS)
+        for _ in in_order(count_block, blocks, min(len(blocks), cores()) if flat.size > _MANY else 1):
+            pass
+
+    def curve(self, label: int) -> Curve:
+        """The curve of one label, exact at the lower edges of its occupied bins; none offers what scores below -limit."""
+        counts = self._counts[label].astype(np.float64 if self.weighted else np.int64)
+        occupied = np.flatnonzero(counts.any(axis=0))[::-1]
+        index = occupied + self._first
+        tp, fp = np.cumsum(counts[1, occupied]), np.cumsum(counts[0, occupied])
+        next_lower = np.append(index[1:], np.int64(0)) * self.step
+        if len(index):
+            gap = (index[-2] - index[-1]) * self.step if len(index) > 1 else math.inf
+            next_lower[-1] = index[-1] * self.step - min(gap, 1.0) - self.step
+        offered = index >= -self._edge
+        totals = counts.sum(axis=1)
+        return Curve(
+            cuts=(index[offered] * self.step).astype(np.float32),
+            tp=tp[offered],
+            fp=fp[offered],
+            positives=totals[1].item(),
+            negatives=totals[0].item(),
+            below=next_lower[offered].astype(np.float32),
+            top=self._top(index),
+            step=self.step,
+            labelled=self.labelled,
+            effective=self._effective(label, totals) if self.weighted else None,
+        )
+
+    def map_curves(
+        self, function: Callable[[int, Curve], T], cuts: object = None, only: Sequence[int] | None = None
+    ) -> Iterator[T]:
+        """`function(label, curve)` for all labels, or `only` some, in order; with all cuts that the grid offers."""
+        return (function(label, self.curve(label)) for label in (range(len(self.labels)) if only is None else only))
+
+    def merge(self, other: "ScoreHistogram") -> "ScoreHistogram":
+        """The sum of both, a new histogram; BadData where labels or grids differ."""
+        return merge_histograms((self, other))
+
+    def to_bytes(self) -> bytes:
+        """Compact bytes, from which `from_bytes` makes an equal histogram: a header, compressed counts, a SHA-256."""
+        header, counts = self._canonical()
+        most = counts.max(initial=0)
+        width = next((w for w in ("u1", "u2", "u4") if most <= np.iinfo(w).max), "i8")
+        stored = counts.astype("<f8" if self.weighted else f"<{width}")
+        header = {**header, "dtype": stored.dtype.str}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        body = b"".join((_MAGIC, len(text).to_bytes(4, "little"), text, zlib.compress(stored.tobytes(), 1)))
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            BadData: no histogram, of another format, or damaged.
+        """
+        if not data.startswith(_MAGIC):
+            raise BadData.of("histogram", f"{len(data)} bytes that begin otherwise", "bytes that Cutpoint wrote")
+        if len(data) < len(_MAGIC) + 36 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise BadData("histogram is damaged: its SHA-256 does not fit; expected the bytes as they were written")
+        begin = len(_MAGIC) + 4
+        end = begin + int.from_bytes(data[len(_MAGIC) : begin], "little")
+        try:
+            header = json.loads(data[begin:end])
+            if header.get("format") != FORMAT:
+                raise BadData.of("histogram format", header.get("format"), f"{FORMAT}, the one this version reads")
+            made = cls(
+                header["labels"], limit=header["limit"], bits=header["bits"], weighted=header["weighted"],
+                labelled=header["labelled"], unit=header["unit"],
+            )  # fmt: skip
+            first, width, dtype = int(header["first"]), int(header["width"]), np.dtype(header["dtype"])
+            if dtype.str not in (("<f8",) if made.weighted else ("|u1", "<u2", "<u4", "<i8")):
+                raise ValueError("counts of another type")
+            if not -made._edge - 1 <= first <= first + width <= made._edge + 1:
+                raise ValueError("window outside the grid")
+            size = len(made.labels) * 2 * width * dtype.itemsize
+            inflate = zlib.decompressobj()
+            raw = inflate.decompress(data[end:-32], size + 1)
+            if len(raw) != size:
+                raise ValueError("more or fewer counts than declared")
+            counts = np.frombuffer(raw, dtype).reshape(len(made.labels), 2, width)
+            if counts.size and not (counts.min() >= 0 and np.isfinite(counts).all()):
+                raise ValueError("a negative count")
+            made._expect(int(counts.max(initial=0)))
+            made._first, made._counts = first, counts.astype(made._counts.dtype)
+            made._squares = np.array(header["squares"], np.float64).reshape(-1, 2) if made.weighted else made._squares
+            if len(made._squares) != len(made.labels):
+                raise ValueError("squares of other labels")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error) as error:
+            if isinstance(error, BadData):
+                raise
+            raise BadData(f"histogram cannot be read ({error!r}); expected bytes that Cutpoint wrote") from error
+        return made
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of labels, grid and counts: the same for the same scores, however they were sharded."""
+        header, counts = self._canonical()
+        total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        total.update(counts.astype("<f8" if self.weighted else "<i8").tobytes())
+        return total.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoreHistogram):
+            return NotImplemented
+        (header, counts), (others, other_counts) = self._canonical(), other._canonical()
+        return header == others and np.array_equal(counts, other_counts)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def _window(self, scores: NDArray[Any], classes: NDArray[Any] | None) -> tuple[int, int]:
+        """The lowest and highest bin of the scores that count; BadData where one is NaN. `classes`: None if all count."""
+        low, high = float(np.float32(scores.min())), float(np.float32(scores.max()))
+        if classes is not None:
+            low, high = math.inf, -math.inf
+            for start in range(0, len(scores), _CHUNK_ROWS):
+                counted = scores[start : start + _CHUNK_ROWS][classes[start : start + _CHUNK_ROWS] != UNLABELLED]
+                if len(counted):
+                    low, high = np.minimum(low, np.float32(counted.min())), np.maximum(high, np.float32(counted.max()))
+            if low > high:  # nothing is labelled
+                return self._first, self._first
+        if math.isnan(low):
+            counted = np.isnan(scores) if classes is None else np.isnan(scores) & (classes != UNLABELLED)
+            label = self.labels[int(np.argmax(counted.any(axis=0)))]
+            raise BadData.of(f"scores of label {label!r}", f"NaN in {int(counted.sum())} entries", "numbers")
+        scale = 1 << self.bits
+        bins = np.clip(np.floor(np.array([low, high], np.float64) * scale), -self._edge - 1, self._edge)
+        return int(bins[0]), int(bins[1])
+
+    def _count(
+        self,
+        block: slice,
+        scores: NDArray[np.float32],
+        targets: NDArray[Any] | None,
+        weights: NDArray[np.float64] | None,
+        masked: bool,
+    ) -> None:
+        """Count a chunk of a block of labels, [label, row]; `masked` says whether some entries are not labelled."""
+        # By a power of two: exact; clipped before, so that nothing overflows. Floor, not truncation, below zero.
+        np.clip(scores, -self.limit - self.step, self.limit, out=scores)
+        np.multiply(scores, np.float32(1 << self.bits), out=scores)
+        np.floor(scores, out=scores)
+        known = targets != UNLABELLED if masked and targets is not None else None
+        if known is not None:
+            scores[~known] = 0  # whatever they are, NaN included
+        width = self._counts.shape[2]
+        # Flat indices, label after label: numpy adds a run of them at a nanosecond each while one label's bins are in cache.
+        keys = scores.astype(np.int64)
+        keys += 2 * width * np.arange(len(keys))[:, None] - self._first
+        flat = self._counts[block].reshape(-1)
+        positive = None if targets is None else targets == 1
+        if weights is None:
+            one = flat.dtype.type(1)  # of another dtype it would take numpy 15 times as long
+            np.add.at(flat, (keys if known is None else keys[known]).ravel(), one)
+            if positive is not None:  # of all, counted as negatives: these are few
+                hits = keys[positive]
+                np.subtract.at(flat, hits, one)
+                np.add.at(flat, hits + width, one)
+            return
+        each = np.broadcast_to(weights, keys.shape)
+        for c in (0, 1):
+            chosen = (positive if c else ~positive) if positive is not None else np.full(keys.shape, not c)
+            chosen = chosen if known is None else chosen & known
+            np.add.at(flat, keys[chosen] + c * width, each[chosen])
+            self._squares[block, c] += np.sum(np.where(chosen, each**2, 0.0), axis=1)
+
+    def _widen(self, low: int, high: int) -> None:
+        """Make the window hold the bins from `low` to `high`."""
+        width = self._counts.shape[2]
+        first, last = (self._first, self._first + width) if width else (low, low)
+        if width and first <= low and high < last:
+            return
+        new_first, new_last = min(first, low), max(last, high + 1)
+        wider = np.zeros((len(self.labels), 2, new_last - new_first), self._counts.dtype)
+        wider[:, :, first - new_first : first - new_first + width] = self._counts
+        self._first, self._counts = new_first, wider
+
+    def _expect(self, more: int) -> None:
+        """Make the counts hold `more` in any bin."""
+        self._most += more
+        if self._counts.dtype == np.int32 and self._most > np.iinfo(np.int32).max:
+            self._counts = self._counts.astype(np.int64)
+
+    def _effective(self, label: int, totals: Counted) -> tuple[float, float]:
+        negatives, positives = (
+            float(total) ** 2 / square if square else 0.0 for total, square in zip(totals, self._squares[label], strict=True)
+        )
+        return positives, negatives
+
+    def _top(self, descending: NDArray[np.int64]) -> float:
+        if len(descending) == 0:
+            return -math.inf
+        return math.inf if descending[0] == self._edge else (int(descending[0]) + 1) * self.step
+
+    def _canonical(self) -> tuple[dict[str, Any], NDArray[Any]]:
+        """Header and counts without empty bins at the ends, so that equal counts look alike."""
+        occupied = np.flatnonzero(self._counts.any(axis=(0, 1)))
+        begin, end = (int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else (0, 0)
+        header = {
+            "format": FORMAT, "labels": self.labels, "limit": self.limit, "bits": self.bits, "weighted": self.weighted,
+            "labelled": self.labelled, "unit": self.unit, "first": self._first + begin if end else 0, "width": end - begin,
+        }  # fmt: skip
+        if self.weighted:
+            header["squares"] = self._squares.tolist()
+        return header, self._counts[:, :, begin:end]
+
+
+def merge_histograms(shards: Sequence[ScoreHistogram]) -> ScoreHistogram:
+    """The sum of histograms, a new one: whole counts bit for bit the same in any order, sums of weights to rounding.
+
+    Raises:
+        BadData: none given, or labels, grid, unit or kind differ; the message says which.
+    """
+    if not shards:
+        raise BadData.of("histograms", "none", "at least one")
+    first = shards[0]
+    for i, shard in enumerate(shards[1:], 1):
+        for name in ("labels", "limit", "bits", "weighted", "labelled", "unit"):
+            if getattr(shard, name) != getattr(first, name):
+                raise BadData.of(
+                    f"histogram {i}: {name}", repr(getattr(shard, name))[:200], f"{getattr(first, name)!r}, as in histogram 0"
+                )
+    merged = ScoreHistogram(
+        first.labels, limit=first.limit, bits=first.bits, weighted=first.weighted, labelled=first.labelled, unit=first.unit
+    )
+    filled = [shard for shard in shards if shard._counts.shape[2]]
+    if filled:
+        merged._widen(min(shard._first for shard in filled), max(shard._first + shard._counts.shape[2] for shard in filled) - 1)
+    merged._expect(sum(shard._most for shard in shards))
+    # Label by label, so that the sum stays in the processor's cache while the shards stream through it.
+    for label in range(len(merged.labels)):
+        total = merged._counts[label]
+        for shard in filled:
+            begin = shard._first - merged._first
+            total[:, begin : begin + shard._counts.shape[2]] += shard._counts[label]
+    merged._squares = np.sum([shard._squares for shard in shards], axis=0)
+    return merged
+
+
+def _check_targets(targets: NDArray[Any]) -> bool:
+    """Whether some entries are not labelled; BadData where one is neither that nor 0 or 1."""
+    if targets.dtype.kind in "bu" and targets.max() <= 1:
+        return False
+    masked = False
+    for start in range(0, len(targets), _CHUNK_ROWS):
+        chunk = targets[start : start + _CHUNK_ROWS]
+        unlabelled = chunk == UNLABELLED
+        wrong = ~(unlabelled | (chunk == 0) | (chunk == 1))
+        if wrong.any():
+            raise BadData.of("targets", np.unique(chunk[wrong])[:5].tolist(), "0, 1, or 255 for not labelled")
+        masked = masked or bool(unlabelled.any())
+    return masked
