@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Claim, report, timed
-from cutpoint.calibration import Policy, fit_labels, parse_objective
+from cutpoint.calibration import Plan, Policy, Scores, fit_labels
 from cutpoint.server.metrics import Metrics
 from cutpoint.server.policies import Active
 from cutpoint.server.session import OnnxSession
@@ -24,9 +24,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     names = tuple(f"label{i}" for i in range(LABELS))
     logits = rng.normal(size=(2000, LABELS)).astype(np.float32)
-    fitted = fit_labels(
-        logits, (logits + rng.normal(size=logits.shape) > 3).astype(np.uint8), names, parse_objective("max_fbeta=1")
-    )
+    targets = (logits + rng.normal(size=logits.shape) > 3).astype(np.uint8)
+    fitted = fit_labels(Scores(logits, targets, names), Plan.of("max_fbeta=1"))
     policy = Policy(model="m", model_version=1, model_digest="0", created="", author="bench", data_digest="0", labels=fitted)
     metrics = Metrics()
     counters = metrics.add_model("m", 1, names, "0", "cpu")

@@ -17,6 +17,10 @@ GENERATED = {"oip", "v1"}
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     **{part: (MATHS, ARRAYS | {"pydantic"}) for part in MATHS},
     "cli": ({"errors"}, {"typer"}),
+    # The command that calibrates offline; only to score with a model does it need the trainer.
+    "calibrate": ({*MATHS, "terminal", "report", "trainer"}, ARRAYS | {"typer", "pyarrow"}),
+    "report": (MATHS, ARRAYS),
+    "estimator": (MATHS, ARRAYS | {"sklearn"}),
     # What commands print with.
     "terminal": (MATHS, {"rich"}),
     # An application of the whole, which runs the other commands as a user would.

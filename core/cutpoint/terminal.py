@@ -29,20 +29,23 @@ def plain_table(*columns: str, **settings: Any) -> Table:
 def policy_table(policy: Policy) -> Table:
     """One line a label: the cut and the rates expected at it, or why there is none; undecided labels first, 20 in all."""
     objectives = sorted({label.objective for label in policy.labels})
-    title = f"policy {policy.version} of {policy.model}/{policy.model_version} for {', '.join(objectives)}"
+    sure = f", guaranteed but with probability {policy.guarantee.delta:g}" if policy.guarantee is not None else ""
+    title = f"policy {policy.version} of {policy.model}/{policy.model_version} for {', '.join(objectives)}{sure}"
     table = plain_table("label", "positives", "logit cut", "precision", "recall", "alert rate", title=title)
     for label in sorted(policy.labels, key=lambda each: each.threshold is not None)[:SHOWN_LABELS]:
-        start = (escape(label.label), str(label.counts.positives))
+        start = (escape(label.label), f"{label.counts.positives:g}")
         if label.expected is None or label.threshold is None:
             table.add_row(*start, "none", label.status)
         else:
             expected = label.expected
             rates = (_shown(expected.precision), _shown(expected.recall), f"{expected.alert_rate.value:.4f}")
             table.add_row(*start, f"{label.threshold:.3f}", *rates)
-    lines = ["expected, with the interval at 95 % (as if rows were independent of each other, and new ones like these)"]
+    units = "rows" if policy.data is None or policy.data.groups is None else f"the {policy.data.groups} groups"
+    lines = [f"expected, with the interval at 95 % (as if {units} were independent of each other, and new ones like these)"]
     if len(policy.labels) > SHOWN_LABELS:
         lines.append(f"and {len(policy.labels) - SHOWN_LABELS} more labels")
-    lines += [f"{label.label}: {label.reason}" for label in policy.undecided[:SHOWN_LABELS]]
+    noted = sorted((label for label in policy.labels if label.reason), key=lambda label: label.threshold is not None)
+    lines += [f"{label.label}: {label.reason}" for label in noted[:SHOWN_LABELS]]
     table.caption = "\n".join(escape(line) for line in lines)
     return table
 

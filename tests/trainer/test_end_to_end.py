@@ -8,10 +8,12 @@ import onnxruntime
 import pytest
 import yaml
 from cutpoint.bundle import read_bundle
-from cutpoint.calibration import parse_objective
+from cutpoint.calibrate import calibrate_bundle
+from cutpoint.calibrate.cli import app as calibrate_app
+from cutpoint.calibration import Plan
 from cutpoint.dataset import read_dataset
 from cutpoint.errors import BadBundle, BadConfig, BadData, CutpointError, Uncalibratable
-from cutpoint.trainer import calibrate_bundle, export_run, read_run, score_rows, train
+from cutpoint.trainer import export_run, read_run, score_rows, train
 from cutpoint.trainer.cli import app
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
@@ -20,7 +22,9 @@ from .conftest import settings_of
 
 
 def cutpoint(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(
+        calibrate_app if arguments[0] == "calibrate" else app, [str(argument) for argument in arguments]
+    )
     if result.exception is not None:
         raise result.exception
     return result.stdout
@@ -169,10 +173,10 @@ def test_undecided_labels_need_leave(data, tmp_path, configure):
     run = train(configure("labels", fit={"epochs": 1, "batch_size": 64}), quiet=True)
     path = export_run(run, tmp_path / "models")
     dataset = read_dataset(data / "labels.npz")
-    objective = parse_objective("max_fbeta=1")
+    plan = Plan.of("max_fbeta=1", min_positives=3)
     with pytest.raises(Uncalibratable, match="labels get no threshold"):
-        calibrate_bundle(path, dataset, run.rows("valid"), objective, min_positives=3)
-    policy = calibrate_bundle(path, dataset, run.rows("valid"), objective, min_positives=3, allow_undecided=True)
+        calibrate_bundle(path, dataset, run.rows("valid"), plan)
+    policy = calibrate_bundle(path, dataset, run.rows("valid"), plan, allow_undecided=True)
     counts = (dataset.y[run.rows("valid")] == 1).sum(axis=0)
     assert [label.threshold is None for label in policy.labels] == list(counts < 3)
 

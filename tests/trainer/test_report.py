@@ -5,7 +5,7 @@ import pytest
 from cutpoint.bundle import Bundle
 from cutpoint.dataset import Dataset
 from cutpoint.errors import BadBundle, BadData, BadScores
-from cutpoint.trainer import choose_rows, evaluate_bundle, evaluation_table, plot_sequence, read_scores, score_rows
+from cutpoint.trainer import choose_rows, evaluate_bundle, evaluation_table, plot_sequence, score_rows
 from matplotlib.image import imread
 from onnx import TensorProto, helper, save
 from rich.console import Console
@@ -59,35 +59,6 @@ def test_what_the_graph_does_not_take(anybodys, tmp_path):
     anybodys.model_path.write_bytes(anybodys.model_path.read_bytes()[:40])
     with pytest.raises(BadBundle, match="cannot be loaded"):
         score_rows(anybodys, Dataset(tmp_path, bad, y))
-
-
-def test_scores_from_a_file(tmp_path):
-    path = tmp_path / "s.npz"
-    np.savez(path, logits=np.arange(6.0), y=[0, 1, -1, 255, np.nan, 1])
-    logits, targets = read_scores(path)
-    assert logits.dtype == np.float32
-    assert targets.tolist() == [[0], [1], [255], [255], [255], [1]]
-    np.savez(path, logits=np.zeros((4, 5, 1)), y=np.zeros((4, 5)))
-    assert [array.shape for array in read_scores(path, 1)] == [(4, 5, 1)] * 2
-    for arrays, message in (
-        ({"logits": np.zeros(3)}, "logits and y"),
-        ({"logits": np.zeros(3), "y": np.zeros(4)}, "the same"),
-        ({"logits": np.zeros((3, 2)), "y": np.zeros((3, 2))}, "1 labels"),
-        ({"logits": np.zeros(3), "y": np.array([0, 1, 7])}, r"y\[2, 0\] is 7"),
-        ({"logits": np.array([None] * 3), "y": np.zeros(3)}, "pickled object array"),
-        ({"logits": np.array(["a"] * 3), "y": np.zeros(3)}, "the same"),
-    ):
-        np.savez(path, **arrays)
-        with pytest.raises(BadData, match=message):
-            read_scores(path, 1)
-    np.savez(path, logits=np.arange(600.0), y=np.arange(600) % 2)
-    whole = path.read_bytes()
-    for damaged in (b"no archive", b"", whole[:-30], whole[:300] + b"?" * 50 + whole[350:]):
-        path.write_bytes(damaged)
-        with pytest.raises(BadData, match="cannot be read"):
-            read_scores(path)
-    with pytest.raises(BadData, match=r"expected an \.npz file"):
-        read_scores(tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize("threshold", [None, -1.0, 1e30])

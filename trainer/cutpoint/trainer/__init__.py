@@ -1,8 +1,5 @@
-"""Train models of rare events, export them to ONNX with the prior undone, calibrate and evaluate them."""
+"""Train models of rare events, export them to ONNX with the prior undone, evaluate them."""
 
-from .calibrate import calibrate_bundle as calibrate_bundle
-from .calibrate import calibrate_scores as calibrate_scores
-from .calibrate import read_scores as read_scores
 from .config import Config as Config
 from .config import parse_config as parse_config
 from .config import read_config as read_config
@@ -26,6 +23,8 @@ from .report import plot_sequence as plot_sequence
 from .run import Run as Run
 from .run import read_run as read_run
 from .score import choose_rows as choose_rows
+from .score import dataset_rows as dataset_rows
+from .score import labels_of as labels_of
 from .score import score_rows as score_rows
 from .split import Split as Split
 from .split import split_rows as split_rows

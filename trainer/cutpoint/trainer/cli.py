@@ -1,18 +1,13 @@
-"""The commands train, export, calibrate and evaluate."""
+"""The commands train, export and evaluate."""
 
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from cutpoint.bundle import find_bundle, read_bundle
-from cutpoint.calibration import parse_objective
-from cutpoint.dataset import Dataset, read_dataset
-from cutpoint.errors import BadConfig
-from cutpoint.terminal import console, policy_table
-from numpy.typing import NDArray
+from cutpoint.terminal import console
 
-app = typer.Typer(help="Train, export, calibrate and evaluate models of rare events.", no_args_is_help=True)
+app = typer.Typer(help="Train, export and evaluate models of rare events.", no_args_is_help=True)
 
 DataOption = Annotated[Path | None, typer.Option("--data", metavar="PATH", help="An .npz file or a folder of .npy files.")]
 RunOption = Annotated[
@@ -70,48 +65,6 @@ def export(
     terminal.print(f"{path}", highlight=False, markup=False)
 
 
-@app.command(epilog="Example: cutpoint calibrate demo-out/models/bearings --run demo-out/run --objective recall_at_least=0.9")
-def calibrate(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
-    ],
-    objective: Annotated[
-        str, typer.Option("--objective", help="max_fbeta=1, precision_at_least=P, recall_at_least=R or alert_rate_at_most=Q.")
-    ],
-    data: DataOption = None,
-    run: RunOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "valid",
-    scores: Annotated[
-        Path | None, typer.Option("--scores", metavar="FILE", help="Instead of data: an .npz with the keys logits and y.")
-    ] = None,
-    min_positives: Annotated[
-        int, typer.Option("--min-positives", min=0, help="Labels with fewer labelled positives get no threshold.")
-    ] = 0,
-    allow_undecided: Annotated[
-        bool, typer.Option("--allow-undecided", help="Write the policy although some labels get no threshold.")
-    ] = False,
-    author: Annotated[str, typer.Option("--author", help="Who makes it; kept in the policy.")] = "cutpoint calibrate",
-) -> None:
-    """Choose a threshold per label and write it into the bundle as policy.json."""
-    from .calibrate import calibrate_bundle, calibrate_scores, read_scores
-
-    wanted = parse_objective(objective)
-    path = find_bundle(bundle)
-    if scores is not None:
-        if data is not None or run is not None:
-            raise BadConfig.of("--scores", str(scores), "neither --data nor --run beside it")
-        read = read_bundle(path)
-        logits, targets = read_scores(scores, len(read.manifest.labels) if read.manifest else None)
-        names = read.manifest.labels if read.manifest else tuple(str(i) for i in range(logits.shape[-1]))
-        policy = calibrate_scores(read, logits, targets, names, wanted, min_positives, allow_undecided, author)
-    else:
-        dataset, rows = _rows(data, run, split)
-        policy = calibrate_bundle(path, dataset, rows, wanted, min_positives, allow_undecided, author)
-    terminal = console()
-    terminal.print(policy_table(policy))
-    terminal.print(f"{path / 'policy.json'}", highlight=False, markup=False)
-
-
 @app.command(epilog="Example: cutpoint evaluate demo-out/models/bearings --run demo-out/run --json evaluate.json")
 def evaluate(
     bundle: Annotated[
@@ -128,24 +81,12 @@ def evaluate(
     from cutpoint.bundle import write_whole
 
     from .report import evaluate_bundle, evaluation_table
+    from .score import dataset_rows
 
     read = read_bundle(find_bundle(bundle))
-    dataset, rows = _rows(data, run, split)
+    dataset, rows = dataset_rows(data, run, split)
     evaluation = evaluate_bundle(read, dataset, rows, split)
     console().print(evaluation_table(evaluation))
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(json, evaluation.model_dump_json(indent=1).encode() + b"\n")
-
-
-def _rows(data: Path | None, run: Path | None, split: str) -> tuple[Dataset, NDArray[np.int64]]:
-    from .run import read_run
-    from .score import choose_rows
-
-    trained = read_run(run) if run is not None else None
-    if data is None:
-        if trained is None:
-            raise BadConfig.of("--data", "missing", "--data PATH, --run RUN, or both")
-        data = trained.config.data.path
-    dataset = read_dataset(data)
-    return dataset, choose_rows(dataset, split, trained)

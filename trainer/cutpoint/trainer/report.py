@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from .calibrate import labels_of
-from .score import score_rows
+from .score import labels_of, score_rows
 
 
 class LabelEvaluation(Record):
@@ -191,8 +190,8 @@ def _evaluate_label(
         observed = expected_at(Counts(positives=curve.positives, negatives=curve.negatives, tp=tp, fp=fp))
     return LabelEvaluation(
         label=name,
-        positives=curve.positives,
-        negatives=curve.negatives,
+        positives=int(curve.positives),
+        negatives=int(curve.negatives),
         prevalence=curve.positives / curve.rows if curve.rows else 0.0,
         average_precision=average_precision(curve) if curve.positives else None,
         threshold=threshold,

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from cutpoint.bundle import Bundle
-from cutpoint.dataset import SPLITS, Dataset
-from cutpoint.errors import BadBundle, BadData, BadScores
+from cutpoint.dataset import SPLITS, Dataset, read_dataset
+from cutpoint.errors import BadBundle, BadConfig, BadData, BadScores
 from numpy.typing import NDArray
 
-from .run import Run
+from .run import Run, read_run
 
 BATCH_BYTES = 16 << 20
 onnx_errors: Any = onnxruntime.capi.onnxruntime_pybind11_state
@@ -111,6 +111,27 @@ def choose_rows(dataset: Dataset, split: str, run: Run | None = None) -> NDArray
     if len(rows) == 0:
         raise BadData.of(f"split {split}", "empty", "at least one row")
     return rows
+
+
+def labels_of(bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The targets of `rows`, uint8 [..., label]; BadData without y or where the labels are not the model's."""
+    if dataset.y is None:
+        raise BadData.of(f"{dataset.path}: keys", "without 'y'", "'y', the labels to calibrate or evaluate with")
+    if bundle.manifest is not None and dataset.label_names != bundle.manifest.labels:
+        found, wanted = list(dataset.label_names[:5]), list(bundle.manifest.labels[:5])
+        raise BadData.of(f"{dataset.path}: label_names", found, f"{wanted}, the labels of {bundle.name}, in that order")
+    return np.asarray(dataset.y[rows])
+
+
+def dataset_rows(data: Path | None, run: Path | None, split: str) -> tuple[Dataset, NDArray[np.int64]]:
+    """The dataset and the rows that a command means by --data, --run and --split; BadConfig without both."""
+    trained = read_run(run) if run is not None else None
+    if data is None:
+        if trained is None:
+            raise BadConfig.of("--data", "missing", "--data PATH, --run RUN, or both")
+        data = trained.config.data.path
+    dataset = read_dataset(data)
+    return dataset, choose_rows(dataset, split, trained)
 
 
 def check_shape(wanted: list[Any], dataset: Dataset) -> None:
