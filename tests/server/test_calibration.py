@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles import linear_bundle
-from cutpoint.calibration import Policy, digest_of, fit_labels, parse_objective
+from cutpoint.calibration import Plan, Policy, Scores, fit_labels
 from cutpoint.client import Client
 from cutpoint.errors import Conflict, PolicyNotFound
 from cutpoint.server import ServerConfig
@@ -46,9 +46,9 @@ def test_the_next_answer_is_decided_by_the_new_thresholds(client: Client, fresh:
     data: dict[str, Any] = {"inputs": x} if by == "inputs" else {"logits": x[:, :2]}
     done = client.calibrate(fresh, objective, targets=y, author="ann", **data)
     assert done.activated
-    assert done.policy.labels == fit_labels(x[:, :2], y, ("a", "b"), parse_objective(objective))
+    assert done.policy.labels == fit_labels(Scores(x[:, :2], y, ("a", "b")), Plan.of(objective))
     assert (done.policy.version, done.policy.author, done.policy.parent, done.policy.model) == (1, "ann", None, fresh)
-    assert done.policy.data_digest == digest_of(x[:, :2], y)
+    assert done.policy.data_digest == Scores(x[:, :2], y, ("a", "b")).digest()
     scores = client.score(fresh, x)
     assert (scores.policy_version, scores.undecided_labels) == (1, 0)
     np.testing.assert_array_equal(scores.decisions, x[:, :2] >= done.policy.thresholds())
@@ -75,7 +75,7 @@ def test_several_chunks_are_one_calibration(client: Client, fresh: str, by: str)
     x, y = labelled(5000)  # the client sends at most 1024 rows at a time
     data: dict[str, Any] = {"inputs": x} if by == "inputs" else {"logits": x[:, :2]}
     done = client.calibrate(fresh, "recall_at_least=0.8", targets=y, **data)
-    assert done.policy.labels == fit_labels(x[:, :2], y, ("a", "b"), parse_objective("recall_at_least=0.8"))
+    assert done.policy.labels == fit_labels(Scores(x[:, :2], y, ("a", "b")), Plan.of("recall_at_least=0.8"))
     assert sum(label.counts.rows for label in done.policy.labels) == (y != 255).sum()
 
 

@@ -1,6 +1,7 @@
 """The asynchronous client: `Client`, awaited."""
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,29 +82,35 @@ class AioClient:
     async def calibrate(
         self,
         model: str,
-        objective: str,
+        objective: str | Sequence[str],
         *,
-        targets: ArrayLike,
+        targets: ArrayLike | None = None,
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
+        histograms: Sequence[bytes] = (),
+        weights: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        delta: float | None = None,
+        simultaneous: bool = False,
+        by_group: bool = False,
+        calibrator: str = "auto",
+        min_positives: int = 0,
+        shrink: float = 0.0,
+        fallback: str = "none",
         version: str | int = "",
         author: str = "",
-        min_positives: int = 0,
         activate: bool = True,
         allow_undecided: bool = False,
         timeout_s: float | None = None,
     ) -> Calibration:
         """As `Client.calibrate`."""
-        header = v1.CalibrateHeader(
-            model=model,
-            model_version=str(version),
-            objective=objective,
-            author=author,
-            min_positives=messages.whole_number("min_positives", min_positives, 0),
-            activate=activate,
+        header = messages.calibrate_header(
+            model, version, objective, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
+            min_positives=min_positives, shrink=shrink, fallback=fallback, author=author, activate=activate,
             allow_undecided=allow_undecided,
-        )
-        requests = messages.calibrate_requests(header, targets, inputs, logits)
+        )  # fmt: skip
+        labelled = messages.Labelled(targets, inputs, logits, histograms, weights, groups)
+        requests = messages.calibrate_requests(header, labelled)
         return messages.calibration_of(await self._call(methods.CALIBRATE, requests, timeout_s))
 
     async def policies(self, model: str, *, version: str | int = "", timeout_s: float | None = None) -> list[PolicySummary]:

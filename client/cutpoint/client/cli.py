@@ -2,21 +2,29 @@
 
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from cutpoint.bundle import write_whole
+from cutpoint.calibration.histogram import ScoreHistogram
 from cutpoint.dataset import Dataset, read_dataset, read_row_indices
-from cutpoint.errors import BadData
+from cutpoint.errors import BadConfig, BadData
 from cutpoint.terminal import console, plain_table, policy_table
 from numpy.typing import NDArray
 
 from .client import TIMEOUT_S, Client
+from .difference import difference
 from .results import Scores
 
+_OBJECTIVES = (
+    "max_fbeta=B, precision_at_least=P, recall_at_least=R, fpr_at_most=A, alert_rate_at_most=Q, min_cost=C (a miss costs C "
+    "false alarms; C@P at prevalence P); over all labels jointly max_micro_fbeta=B, alert_budget=Q. One for all labels, and "
+    "LABEL:NAME=VALUE for one label."
+)
+
 app = typer.Typer()
-policy_app = typer.Typer(help="List, show, make and activate a running server's policies.", no_args_is_help=True)
+policy_app = typer.Typer(help="List, show, compare, make and activate a running server's policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy", epilog="Example: cutpoint policy list bearings")
 
 Server = Annotated[str, typer.Option(help="Where the server listens.", metavar="HOST:PORT")]
@@ -92,16 +100,51 @@ def activate_policy(
     print(f"policy {policy} of {model} is active (before: {previous or 'none'})")
 
 
+@policy_app.command("diff", epilog="Example: cutpoint policy diff bearings 1 2")
+def diff_policies(
+    model: str,
+    one: Annotated[int, typer.Argument(metavar="A", help="Version of a policy; 0 for the active one.", min=0)],
+    other: Annotated[int, typer.Argument(metavar="B", help="Version of the policy to compare it with, likewise.", min=0)],
+    server: Server = "127.0.0.1:8001",
+    version: ModelVersion = "",
+    timeout_s: Timeout = TIMEOUT_S,
+) -> None:
+    """Show what differs between two policies, label by label."""
+    with Client(server, timeout_s=timeout_s) as client:
+        before, after = (client.policy(model, each, version=version) for each in (one, other))
+    table, lines = difference(before, after)
+    if table is not None:
+        console().print(table)
+    for line in lines:
+        print(line)
+
+
 @policy_app.command(
     "calibrate", epilog="Example: cutpoint policy calibrate bearings recall_at_least=0.8 --data demo-out/data --author ann"
 )
 def calibrate_policy(
     model: str,
-    objective: str,
-    data: Annotated[Path, typer.Option(help="Labelled data with keys x and y.")],
+    objective: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help=_OBJECTIVES)],
+    data: Annotated[Path | None, typer.Option(help="Labelled data with keys x and y.")] = None,
     rows: Rows = None,
+    histogram: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Instead: what `cutpoint histogram` wrote; repeatable, they are added."),
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Guarantee: the bound holds for new data, but with this probability (0.05, say).")
+    ] = None,
+    simultaneous: Annotated[bool, typer.Option("--simultaneous", help="The guarantee is for all labels at once.")] = False,
+    by_group: Annotated[
+        bool, typer.Option("--by-group", help="The guarantee counts groups (of the data, or sequences), not rows.")
+    ] = False,
+    calibrator: Annotated[str, typer.Option(help="auto, none, temperature, platt, beta, isotonic or venn_abers.")] = "auto",
+    min_positives: Annotated[int, typer.Option(help="Labels with fewer labelled positives get no threshold of their own.")] = 0,
+    shrink: Annotated[float, typer.Option(help="Move cuts of few positives towards the pooled one; 4 is a good choice.")] = 0.0,
+    fallback: Annotated[
+        str, typer.Option(help="For labels with too little data: none, pooled or previous (of the active policy).")
+    ] = "none",
     author: Annotated[str, typer.Option(help="Who asks, for the record.")] = "",
-    min_positives: Annotated[int, typer.Option(help="Labels with fewer labelled positives get no threshold.")] = 0,
     activate: Annotated[bool, typer.Option(help="Decide by it from now on.")] = True,
     allow_undecided: Annotated[bool, typer.Option(help="Activate although some labels have no threshold.")] = False,
     server: Server = "127.0.0.1:8001",
@@ -109,20 +152,50 @@ def calibrate_policy(
     timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Choose new thresholds on the server from labelled data. Exit code 1 where it was asked to activate and did not."""
-    dataset = read_dataset(data)
-    if dataset.y is None:
-        raise BadData.of(f"{data}: keys", "no y", "labels, to calibrate by")
-    chosen = _chosen(dataset, rows)
+    sources = _labelled(data, rows, histogram or [], by_group)
     with Client(server, timeout_s=timeout_s) as client:
         done = client.calibrate(
-            model, objective, targets=dataset.y[chosen], inputs=dataset.x[chosen], version=version, author=author,
-            min_positives=min_positives, activate=activate, allow_undecided=allow_undecided,
+            model, objective, **sources, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
+            min_positives=min_positives, shrink=shrink, fallback=fallback, version=version, author=author, activate=activate,
+            allow_undecided=allow_undecided,
         )  # fmt: skip
     console().print(policy_table(done.policy))
     print(f"policy {done.policy.version} of {model} is {'active' if done.activated else 'stored, not active'}")
     if activate and not done.activated:
         print(f"{len(done.policy.undecided)} labels have no threshold; --allow-undecided activates it all the same")
         raise typer.Exit(1)
+
+
+def _labelled(data: Path | None, rows: Path | None, histograms: list[Path], by_group: bool) -> dict[str, Any]:
+    """What to calibrate from, as `Client.calibrate` takes it."""
+    if (data is None) == (not histograms):
+        raise BadConfig.of("--data and --histogram", "both given" if data else "not given", "one of them")
+    if data is None:
+        if rows is not None:
+            raise BadConfig.of("--rows", "given", "--data with it: a histogram has no rows to choose from")
+        return {"histograms": [_histogram(path) for path in histograms]}
+    dataset = read_dataset(data)
+    if dataset.y is None:
+        raise BadData.of(f"{data}: keys", "no y", "labels, to calibrate by")
+    chosen = _chosen(dataset, rows)
+    # As `cutpoint calibrate` takes them: the data's groups, or the sequences that windows are of.
+    groups = dataset.group[chosen] if dataset.group is not None else chosen if dataset.y.ndim > 2 else None
+    if by_group and groups is None:
+        raise BadData.of(f"{data}: keys", "no group", "group, or sequences of windows, with --by-group")
+    x = dataset.x if rows is None else dataset.x[chosen]  # all rows are read from the file as they are sent
+    return {"inputs": x, "targets": dataset.y[chosen], "groups": groups}
+
+
+def _histogram(path: Path) -> bytes:
+    """The bytes of a histogram's file; BadData naming the file where it holds none: the server does not know its name."""
+    if not path.is_file():
+        raise BadData.of("histogram", f"{path} (no such file)", "a file that `cutpoint histogram` wrote")
+    data = path.read_bytes()
+    try:
+        ScoreHistogram.from_bytes(data)
+    except BadData as error:
+        raise BadData(f"{path}: {error}") from None
+    return data
 
 
 def _chosen(dataset: Dataset, rows: Path | None) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """The synchronous client."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -84,14 +85,23 @@ class Client:
     def calibrate(
         self,
         model: str,
-        objective: str,
+        objective: str | Sequence[str],
         *,
-        targets: ArrayLike,
+        targets: ArrayLike | None = None,
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
+        histograms: Sequence[bytes] = (),
+        weights: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        delta: float | None = None,
+        simultaneous: bool = False,
+        by_group: bool = False,
+        calibrator: str = "auto",
+        min_positives: int = 0,
+        shrink: float = 0.0,
+        fallback: str = "none",
         version: str | int = "",
         author: str = "",
-        min_positives: int = 0,
         activate: bool = True,
         allow_undecided: bool = False,
         timeout_s: float | None = None,
@@ -100,13 +110,24 @@ class Client:
 
         Args:
             model: name.
-            objective: `max_fbeta=B`, `precision_at_least=P`, `recall_at_least=R` or `alert_rate_at_most=Q`.
-            targets: [row, ..., label], or [row] for one label: 0, 1, and -1, 255 or NaN for not labelled.
+            objective: `name=value`, see `cutpoint.calibration.OBJECTIVES`; or several, one for all labels and others written
+                `label:name=value`.
+            targets: [row, ..., label], or [row] for one label: 0, 1, and -1, 255 or NaN for not labelled. None where no classes
+                are known: enough for `alert_rate_at_most`.
             inputs: [row, ...] to be scored by the server; or
-            logits: [row, ..., label], scored before.
+            logits: [row, ..., label], scored before; or
+            histograms: bytes of `ScoreHistogram.to_bytes()`, from any number of machines.
+            weights: [row], how many rows each stands for.
+            groups: [row] integers or text: rows of one group are not independent of each other.
+            delta: asks for a guarantee: bounds that hold for new data but with this probability.
+            simultaneous: delta is for all labels at once.
+            by_group: the guarantee counts groups, not rows.
+            calibrator: of probabilities: auto, none, temperature, platt, beta, isotonic or venn_abers.
+            min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no threshold.
+            shrink: moves thresholds of labels with few positives towards the pooled one, see `cutpoint.calibration.Plan`.
+            fallback: what labels with too little data get: none, the pooled threshold, or that of the previous policy.
             version: of the model; empty for the highest.
             author: who asks, for the record.
-            min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no threshold.
             activate: whether the policy decides from now on.
             allow_undecided: activate even if some labels got no threshold; those then decide nothing. Without it such a policy
                 is stored and not activated, and the answer says so.
@@ -117,16 +138,13 @@ class Client:
             Uncalibratable: no label can get a threshold; the message says why, per label.
             Conflict: somebody else activated a policy meanwhile; nothing was stored.
         """
-        header = v1.CalibrateHeader(
-            model=model,
-            model_version=str(version),
-            objective=objective,
-            author=author,
-            min_positives=messages.whole_number("min_positives", min_positives, 0),
-            activate=activate,
+        header = messages.calibrate_header(
+            model, version, objective, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
+            min_positives=min_positives, shrink=shrink, fallback=fallback, author=author, activate=activate,
             allow_undecided=allow_undecided,
-        )
-        requests = messages.calibrate_requests(header, targets, inputs, logits)
+        )  # fmt: skip
+        labelled = messages.Labelled(targets, inputs, logits, histograms, weights, groups)
+        requests = messages.calibrate_requests(header, labelled)
         return messages.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
 
     def policies(self, model: str, *, version: str | int = "", timeout_s: float | None = None) -> list[PolicySummary]:

@@ -25,7 +25,14 @@ class CalibrateRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[CalibrateHeader, _Mapping]] = ..., chunk: _Optional[_Union[LabelledChunk, _Mapping]] = ...) -> None: ...
 
 class CalibrateHeader(_message.Message):
-    __slots__ = ("model", "model_version", "objective", "author", "min_positives", "activate", "allow_undecided")
+    __slots__ = ("model", "model_version", "objective", "author", "min_positives", "activate", "allow_undecided", "label_objectives", "guarantee", "calibrator", "shrink", "fallback")
+    class LabelObjectivesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +40,11 @@ class CalibrateHeader(_message.Message):
     MIN_POSITIVES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     ALLOW_UNDECIDED_FIELD_NUMBER: _ClassVar[int]
+    LABEL_OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
+    GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATOR_FIELD_NUMBER: _ClassVar[int]
+    SHRINK_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     objective: str
@@ -40,17 +52,38 @@ class CalibrateHeader(_message.Message):
     min_positives: int
     activate: bool
     allow_undecided: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., objective: _Optional[str] = ..., author: _Optional[str] = ..., min_positives: _Optional[int] = ..., activate: bool = ..., allow_undecided: bool = ...) -> None: ...
+    label_objectives: _containers.ScalarMap[str, str]
+    guarantee: Guarantee
+    calibrator: str
+    shrink: float
+    fallback: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., objective: _Optional[str] = ..., author: _Optional[str] = ..., min_positives: _Optional[int] = ..., activate: bool = ..., allow_undecided: bool = ..., label_objectives: _Optional[_Mapping[str, str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., calibrator: _Optional[str] = ..., shrink: _Optional[float] = ..., fallback: _Optional[str] = ...) -> None: ...
+
+class Guarantee(_message.Message):
+    __slots__ = ("delta", "simultaneous", "by_group")
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    SIMULTANEOUS_FIELD_NUMBER: _ClassVar[int]
+    BY_GROUP_FIELD_NUMBER: _ClassVar[int]
+    delta: float
+    simultaneous: bool
+    by_group: bool
+    def __init__(self, delta: _Optional[float] = ..., simultaneous: bool = ..., by_group: bool = ...) -> None: ...
 
 class LabelledChunk(_message.Message):
-    __slots__ = ("inputs", "logits", "targets")
+    __slots__ = ("inputs", "logits", "histogram", "targets", "weights", "groups")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     inputs: Tensor
     logits: Tensor
+    histogram: bytes
     targets: Tensor
-    def __init__(self, inputs: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., targets: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    weights: Tensor
+    groups: Tensor
+    def __init__(self, inputs: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., histogram: _Optional[bytes] = ..., targets: _Optional[_Union[Tensor, _Mapping]] = ..., weights: _Optional[_Union[Tensor, _Mapping]] = ..., groups: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class CalibrateResponse(_message.Message):
     __slots__ = ("policy", "activated")

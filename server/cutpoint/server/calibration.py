@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from cutpoint.calibration import Objective, Policy, digest_of, fit_labels, parse_objective, refuse_probabilities
-from cutpoint.errors import BadBundle, BadData, BadRequest, CutpointError, PolicyNotFound, Uncalibratable
+from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy
+from cutpoint.errors import BadBundle, BadRequest, CutpointError, PolicyNotFound
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.v1 import calibration_pb2_grpc
 from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
+from .collection import Collection
 from .metrics import Metrics
 from .models import Models, ServedModel
 from .policies import Active, PolicyStore
@@ -33,7 +34,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         max_calibration_mib: int,
         now_s: Callable[[], float] = time.time,
     ) -> None:
-        """Calibrate `models` into `store`; one call may hold `max_calibration_mib` of labelled scores in memory."""
+        """Calibrate `models` into `store`; one call may hold `max_calibration_mib` of labelled scores, and counts beyond it."""
         self._models, self._store, self._metrics = models, store, metrics
         self._max_bytes = max_calibration_mib << 20
         self._now_s = now_s
@@ -71,7 +72,7 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
             policy = model.active.policy
         else:
             raise PolicyNotFound(f"model {model.name}/{model.version} has no active policy")
-        return v1.GetPolicyResponse(policy=_message(policy, model))
+        return v1.GetPolicyResponse(policy=await asyncio.to_thread(_message, policy, model))
 
     async def ActivatePolicy(self, request: v1.ActivatePolicyRequest, context: Any) -> v1.ActivatePolicyResponse:
         """Compare-and-set of the active policy; the next answer is decided by it."""
@@ -85,72 +86,59 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         active = await self._switch(
             model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
         )
-        return v1.ActivatePolicyResponse(policy=_message(policy, model), previous=active.previous)
+        message = await asyncio.to_thread(_message, policy, model)
+        return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
 
     async def _calibrate(
         self, model: ServedModel, header: v1.CalibrateHeader, requests: AsyncIterator[v1.CalibrateRequest]
     ) -> v1.CalibrateResponse:
-        objective = parse_objective(header.objective)
         model.require_labels()
+        plan = _plan_of(header)
+        plan.for_labels(model.labels)  # refused before anything is read
         current = await asyncio.to_thread(self._store.active, model.name, model.version)
-        chunks = await self._collect(model, requests)
-        policy = await asyncio.to_thread(self._fit, model, header, objective, chunks, current)
-        # A label without a threshold decides nothing from now on: the caller has to say that it may.
-        if header.activate and (header.allow_undecided or not policy.undecided):
-            active = await self._switch(model, self._store.add_and_activate, policy, self._now_s())
-            return v1.CalibrateResponse(policy=_message(active.policy, model), activated=True)
-        stored = await asyncio.to_thread(self._store.add, policy)
-        log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
-        return v1.CalibrateResponse(policy=_message(stored, model), activated=False)
-
-    async def _collect(
-        self, model: ServedModel, requests: AsyncIterator[v1.CalibrateRequest]
-    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.uint8]]]:
-        """Every chunk as logits [row, label] and targets [row, label], windows taken as rows."""
-        logits: list[NDArray[np.float32]] = []
-        targets: list[NDArray[np.uint8]] = []
-        held = 0
-        async for request in requests:
-            if request.WhichOneof("part") != "chunk":
-                raise BadRequest.of("calibrate message", request.WhichOneof("part") or "empty", "a chunk after the header")
-            some_logits, some_targets = await _score_chunk(model, request.chunk, f"chunk {len(logits)}")
-            held += some_logits.nbytes + some_targets.nbytes
-            if held > self._max_bytes:
-                raise BadData.of(
-                    "labelled scores", f"over {held >> 20} MiB", f"at most {self._max_bytes >> 20} (see --max-calibration-mib)"
-                )
-            logits.append(some_logits)
-            targets.append(some_targets)
-        if not logits:
-            raise Uncalibratable("no labels: no chunk came after the header")
-        return logits, targets
-
-    def _fit(
-        self,
-        model: ServedModel,
-        header: v1.CalibrateHeader,
-        objective: Objective,
-        chunks: tuple[list[NDArray[np.float32]], list[NDArray[np.uint8]]],
-        current: Active | None,
-    ) -> Policy:
-        logits, targets = (np.concatenate(part) for part in chunks)
-        refuse_probabilities("logits", logits)
-        return Policy(
+        # The active policy may be of another graph than is served now: then its thresholds mean nothing here.
+        fits = current is not None and current.policy.model_digest == model.bundle.digest
+        data = await self._collect(model, requests)
+        fitted = await asyncio.to_thread(
+            fit_policy,
+            data,
+            plan,
             model=model.name,
             model_version=model.version,
             model_digest=model.bundle.digest,
-            parent=current.policy.version if current is not None else None,
             created=datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="seconds"),
             author=header.author or "unknown",
-            data_digest=digest_of(logits, targets),
-            labels=fit_labels(logits, targets, model.labels, objective, header.min_positives),
+            previous=current.policy if current is not None and fits else None,
         )
+        policy = fitted.model_copy(update={"parent": None if current is None else current.policy.version})
+        # A label without a threshold decides nothing from now on: the caller has to say that it may.
+        activated = header.activate and (header.allow_undecided or not policy.undecided)
+        if activated:
+            stored = (await self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
+        else:
+            stored = await asyncio.to_thread(self._store.add, policy)
+            log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
+        message = await asyncio.to_thread(_message, stored, model)
+        return v1.CalibrateResponse(policy=message, activated=activated)
+
+    async def _collect(self, model: ServedModel, requests: AsyncIterator[v1.CalibrateRequest]) -> Scores | ScoreHistogram:
+        """Every chunk, windows taken as rows, within the memory that a call may have."""
+        collection = Collection(model.labels, self._max_bytes)
+        count = 0
+        async for request in requests:
+            if request.WhichOneof("part") != "chunk":
+                raise BadRequest.of("calibrate message", request.WhichOneof("part") or "empty", "a chunk after the header")
+            name, inputs = f"chunk {count}", request.chunk.WhichOneof("data") == "inputs"
+            logits = await _scored(model, request.chunk, name) if inputs else None
+            await asyncio.to_thread(_take, collection, name, request.chunk, logits)
+            count += 1
+        return await asyncio.to_thread(collection.data)
 
     async def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
         """Change the store and then the model, to the end: a caller who leaves meanwhile must not leave the two apart."""
 
         async def both() -> Active:
-            active = await asyncio.to_thread(change, *arguments)
+            active = await asyncio.to_thread(lambda: change(*arguments).prepared())
             model.apply(active)
             made = active.policy
             log.info("policy %d of %s/%d is active; made by %s", made.version, model.name, model.version, made.author)
@@ -170,29 +158,69 @@ async def _first_header(requests: AsyncIterator[v1.CalibrateRequest]) -> v1.Cali
     raise BadRequest.of("first calibrate message", "not a header", "a header with model and objective")
 
 
-async def _score_chunk(model: ServedModel, chunk: v1.LabelledChunk, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    data = chunk.WhichOneof("data")
-    if data == "inputs":
-        if len(model.inputs) != 1:
-            raise BadRequest.of(f"{name}: inputs", f"one tensor for {len(model.inputs)} inputs", "logits for such a model")
-        try:
-            logits = await model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
-        except BadRequest as error:
-            raise BadRequest(f"{name}: {error}") from error
-    elif data == "logits":
-        logits = array_of(f"{name}: logits", chunk.logits)
-        if logits.dtype != np.float32:
-            raise BadRequest.of(f"datatype of {name}: logits", str(logits.dtype), "FP32")
-    else:
-        raise BadRequest.of(f"{name}", "without data", "inputs or logits, with targets")
-    targets = array_of(f"{name}: targets", chunk.targets)
-    if targets.dtype != np.uint8:
-        raise BadRequest.of(f"datatype of {name}: targets", str(targets.dtype), "UINT8")
-    if targets.shape != logits.shape or logits.ndim < 2 or logits.shape[-1] != len(model.labels):
-        raise BadRequest.of(
-            f"shape of {name}: targets", list(targets.shape), f"that of the logits, {[*logits.shape[:-1], len(model.labels)]}"
-        )
-    return logits.reshape(-1, len(model.labels)), targets.reshape(-1, len(model.labels))
+def _plan_of(header: v1.CalibrateHeader) -> Plan:
+    guarantee = header.guarantee if header.HasField("guarantee") else None
+    return Plan.of(
+        header.objective,
+        objectives=dict(header.label_objectives),
+        delta=None if guarantee is None else guarantee.delta,
+        simultaneous=guarantee is not None and guarantee.simultaneous,
+        by_group=guarantee is not None and guarantee.by_group,
+        calibrator=header.calibrator or None,
+        min_positives=header.min_positives,
+        shrink=header.shrink,
+        fallback=header.fallback or None,
+    )
+
+
+async def _scored(model: ServedModel, chunk: v1.LabelledChunk, name: str) -> NDArray[np.float32]:
+    """Logits [..., label] of a chunk's inputs."""
+    if len(model.inputs) != 1:
+        raise BadRequest.of(f"{name}: inputs", f"one tensor for {len(model.inputs)} inputs", "logits for such a model")
+    try:
+        return await model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
+    except BadRequest as error:
+        raise BadRequest(f"{name}: {error}") from error
+
+
+def _take(collection: Collection, name: str, chunk: v1.LabelledChunk, logits: NDArray[np.float32] | None) -> None:
+    """Have a chunk taken, windows as rows; `logits` are of its inputs, where it has them."""
+    data, labels = chunk.WhichOneof("data"), len(collection.labels)
+    if data == "histogram":
+        beside = [field for field in ("targets", "weights", "groups") if chunk.HasField(field)]
+        if beside:
+            raise BadRequest.of(f"{name}: {', '.join(beside)}", "given", "none beside a histogram: they are counted in it")
+        collection.add_histogram(name, chunk.histogram)
+        return
+    if data is None:
+        raise BadRequest.of(name, "without data", "inputs, logits or a histogram")
+    if logits is None:
+        logits = _typed(f"{name}: logits", chunk.logits, {"FP32"})
+    if logits.ndim < 2 or logits.shape[-1] != labels:
+        raise BadRequest.of(f"shape of {name}: logits", list(logits.shape), f"[..., {labels} labels], two axes at least")
+    targets = _typed(f"{name}: targets", chunk.targets, {"UINT8"}) if chunk.HasField("targets") else None
+    if targets is not None and targets.shape != logits.shape:
+        raise BadRequest.of(f"shape of {name}: targets", list(targets.shape), f"that of the logits, {list(logits.shape)}")
+    leading = logits.shape[:-1]
+    weights = _per_row(f"{name}: weights", chunk.weights, {"FP64"}, leading) if chunk.HasField("weights") else None
+    groups = _per_row(f"{name}: groups", chunk.groups, {"INT64", "BYTES"}, leading) if chunk.HasField("groups") else None
+    collection.add(name, logits.reshape(-1, labels), None if targets is None else targets.reshape(-1, labels), weights, groups)
+
+
+def _typed(name: str, tensor: v1.Tensor, datatypes: set[str]) -> NDArray[Any]:
+    if tensor.datatype not in datatypes:
+        raise BadRequest.of(f"datatype of {name}", tensor.datatype or "empty", " or ".join(sorted(datatypes)))
+    return array_of(name, tensor)
+
+
+def _per_row(name: str, tensor: v1.Tensor, datatypes: set[str], leading: tuple[int, ...]) -> NDArray[Any]:
+    """A tensor with one entry a row, or one for each of the first axis, as [row]."""
+    found = _typed(name, tensor, datatypes)
+    if found.shape == leading:
+        return found.reshape(-1)
+    if found.shape == leading[:1]:
+        return np.repeat(found, int(np.prod(leading[1:])))
+    raise BadRequest.of(f"shape of {name}", list(found.shape), f"{list(leading)} or {list(leading[:1])}, as the logits' rows")
 
 
 def _message(policy: Policy, model: ServedModel, *, document: bool = True) -> v1.Policy:

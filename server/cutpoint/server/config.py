@@ -24,7 +24,8 @@ class ServerConfig(Record):
         max_batch_rows: rows of different callers that share a run. A request with more runs alone.
         max_waiting_rows: rows that may wait for a run; beyond it requests are refused as overloaded.
         max_message_mib: largest message, each way, in MiB.
-        max_calibration_mib: labelled scores that one Calibrate call may hold in memory, in MiB.
+        max_calibration_mib: memory that one Calibrate call may take for labelled scores, in MiB; beyond it they are counted in
+            a histogram of small bins.
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
         reflection: whether grpcurl and the like may list the services.
     """

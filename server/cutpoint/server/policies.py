@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-from cutpoint.calibration import Policy
+from cutpoint.calibration import Policy, ProbabilityMap
 from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
 from numpy.typing import NDArray
 
@@ -56,9 +57,19 @@ class Active:
         return ~np.isnan(self.thresholds)
 
     @cached_property
+    def probabilities(self) -> ProbabilityMap:
+        """From logits [..., label] to calibrated probabilities."""
+        return self.policy.probability_map()
+
+    @cached_property
     def rates(self) -> NDArray[np.float64]:
         """Expected positive rate, float64 [label], 0 to 1; 0 where a label has no threshold."""
         return np.nan_to_num(self.policy.expected_rates())
+
+    def prepared(self) -> Self:
+        """The same, with everything worked out that an answer needs: not to be done while one waits for it."""
+        _ = self.thresholds, self.decides, self.probabilities, self.rates
+        return self
 
 
 class PolicyStore:
