@@ -48,8 +48,8 @@ check-runtime: $(READY) ## install client and server as a user does, and score w
 	$(MAKE) runtime EXTRA=server RUNTIME=dist/server
 	$(BIN)/python tests/check_runtime.py dist/client dist/server
 
-bench-%: $(READY) ## measure beside what it is compared with: bench-calibration, bench-monitoring
-	$(BIN)/python bench/$*.py
+bench-%: $(READY) ## measure beside what it is compared with: calibration, validity, monitoring, promises DATA=FOLDER
+	$(BIN)/python bench/$*.py $(DATA)
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist demo-out .pytest_cache .hypothesis .mypy_cache .ruff_cache

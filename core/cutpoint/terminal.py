@@ -29,7 +29,7 @@ def plain_table(*columns: str, **settings: Any) -> Table:
 def policy_table(policy: Policy) -> Table:
     """One line a label: the cut and the rates expected at it, or why there is none; undecided labels first, 20 in all."""
     objectives = sorted({label.objective for label in policy.labels})
-    sure = f", guaranteed but with probability {policy.guarantee.delta:g}" if policy.guarantee is not None else ""
+    sure = f", guaranteed with {1 - policy.guarantee.delta:.4g} confidence" if policy.guarantee is not None else ""
     title = f"policy {policy.version} of {policy.model}/{policy.model_version} for {', '.join(objectives)}{sure}"
     table = plain_table("label", "positives", "logit cut", "precision", "recall", "alert rate", title=title)
     for label in sorted(policy.labels, key=lambda each: each.threshold is not None)[:SHOWN_LABELS]:

@@ -1,6 +1,8 @@
-"""docs/training.md is the trainer's configuration: every block is accepted, every setting is there, every default is right."""
+"""The documents say what is: every setting of docs/training.md with its default, every snippet of docs/calibration.md."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from cutpoint.trainer.config import Config, Fit, parse_config
-from processes import ROOT
+from processes import ENVIRONMENT, ROOT
 from pydantic import BaseModel
 
 TEXT = (ROOT / "docs/training.md").read_text()
@@ -55,3 +57,12 @@ def _names(model: type[BaseModel]) -> set[str]:
 def test_the_changelog_begins_with_the_packages_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "docs/calibration.md").read_text(), re.DOTALL))
+def test_the_snippets_on_calibration_run(block: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

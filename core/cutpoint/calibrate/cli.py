@@ -10,7 +10,7 @@ from ..calibration import Plan, ScoreHistogram, Scores, group_scores, merge_hist
 from ..errors import BadConfig, BadData
 from ..terminal import console, policy_table
 from .files import read_histogram, read_scores
-from .ship import make_policy, score_bundle
+from .ship import make_policy, require_trainer, score_bundle
 
 app = typer.Typer(help="Choose thresholds from labelled scores.", no_args_is_help=True)
 
@@ -166,6 +166,7 @@ def _source(
             )
         return merged
     assert bundle is not None  # checked before
+    require_trainer()
     from cutpoint.trainer import dataset_rows
 
     return score_bundle(bundle, *dataset_rows(data, run, split))

@@ -1,6 +1,7 @@
 """From scores to a policy, and into the bundle that it is shipped with."""
 
 import datetime
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle, read_bundle, write_policy
 from ..calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy
 from ..dataset import Dataset
-from ..errors import Uncalibratable
+from ..errors import MissingPart, Uncalibratable
 
 
 def make_policy(
@@ -53,6 +54,18 @@ def make_policy(
     return policy
 
 
+def require_trainer() -> None:
+    """Raise MissingPart where the trainer, which scores data with a model, is not installed."""
+    try:
+        importlib.import_module("cutpoint.trainer")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cutpoint"):
+            raise
+        raise MissingPart(
+            f"scoring data with a model needs the package {error.name}: pip install 'cutpoint[trainer]'; --scores does not"
+        ) from error
+
+
 def score_bundle(bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64]) -> Scores:
     """Scores of labelled rows by the bundle's graph; needs the trainer.
 
@@ -61,6 +74,7 @@ def score_bundle(bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64]) -> S
     Raises:
         BadData: no y, or labels, names or shapes that are not the model's.
     """
+    require_trainer()
     from cutpoint.trainer import labels_of, score_rows
 
     targets = labels_of(bundle, dataset, rows)

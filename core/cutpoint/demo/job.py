@@ -78,7 +78,9 @@ def main_job(job: Job, config: Path, out: Path) -> Outcome:
     command("export", trained, "--models", models)
 
     stage(f"Calibrate on the validation split for {job.first}")
-    command("calibrate", models / job.model, "--run", trained, "--objective", job.first)
+    command(
+        "calibrate", models / job.model, "--run", trained, "--objective", job.first, "--report", out / "calibration.html"
+    )  # fmt: skip
 
     stage(f"Serve over gRPC, and score {job.unseen}")
     run = read_run(trained)
@@ -89,8 +91,9 @@ def main_job(job: Job, config: Path, out: Path) -> Outcome:
 
         stage(f"Recalibrate over gRPC for {job.second}; the next response uses it")
         made = client.calibrate(
-            job.model, job.second, targets=targets_of(dataset, valid), inputs=dataset.x[valid], author="cutpoint demo"
-        )
+            job.model, job.second, targets=targets_of(dataset, valid), inputs=dataset.x[valid],
+            groups=None if dataset.group is None else dataset.group[valid], author="cutpoint demo",
+        )  # fmt: skip
         if not made.activated:
             lacking = "; ".join(f"{label.label}: {label.reason}" for label in made.policy.undecided)
             raise CutpointError(f"{job.second} cannot be met for every label ({lacking})")

@@ -56,11 +56,15 @@ def run(out: Path, sequences: int, epochs: int, seed: int) -> None:
     config.write_text(CONFIG.format(model=JOB.model, data=data, epochs=epochs, seed=seed))
     outcome = main_job(JOB, config, out)
     picture = _picture(out / "sequence.png", outcome)
+    np.savez(
+        out / "scores.npz", allow_pickle=False, logits=outcome.decided[0].scores.logits,
+        y=targets_of(outcome.dataset, outcome.rows), label_names=np.array([LABEL]),
+    )  # fmt: skip
     console.print()
     console.print(outcome_table(JOB, outcome, f"; window energy {_energy_ap(outcome):.3f}"))
     console.print(
         f"\nDone in {time.perf_counter() - begun:.0f} s. Left in {out}: the bundle models/{JOB.model}/1 (ONNX, manifest, "
-        f"policy), {picture.name}, train.yaml, run/, server.log.\n\n"
+        f"policy), calibration.html, {picture.name}, scores.npz, train.yaml, run/, server.log.\n\n"
         f"Next, on your own data (README.md, 'On your own data'){_on_path()}:\n"
         f"  1. put arrays x, y and perhaps group into a folder or an .npz, as in {data}\n"
         f"  2. copy {config}, set data.path, and run: cutpoint train my.yaml\n"
