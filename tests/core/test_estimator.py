@@ -11,6 +11,8 @@ import pytest
 import sklearn
 from cutpoint.errors import BadInput, Uncalibratable
 from cutpoint.estimator import ThresholdClassifierCV
+from joblib import parallel_config
+from pytest import approx
 from scipy.special import expit, logit
 from scipy.stats import binom
 from sklearn.base import clone
@@ -38,24 +40,27 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
 
 Arrays = tuple[np.ndarray, np.ndarray]
 FOLDS = StratifiedKFold(5)
 
-# What TunedThresholdClassifierCV is known to fail as well. Its other known failure, of sample weights that are not equivalent
-# to repeated rows, is none of ours.
-EXPECTED_FAILURES = {"check_classifiers_train": "wants predict to be predict_proba at 0.5, which a chosen threshold is not"}
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with threadpool_limits(1):  # the problems are small, and the machine is shared
+        yield
 
 
 @pytest.fixture(scope="module")
 def rare() -> Arrays:
-    X, y = make_classification(n_samples=3000, weights=[0.95], class_sep=0.7, random_state=3)
+    X, y = make_classification(3000, 8, n_informative=4, weights=[0.95], flip_y=0.02, class_sep=1.5, random_state=3)
     return X, y
 
 
 @pytest.fixture(scope="module")
 def several() -> Arrays:
-    X, y = make_multilabel_classification(n_samples=400, n_features=10, n_classes=4, n_labels=2, random_state=1)
+    X, y = make_multilabel_classification(n_samples=400, n_features=6, n_classes=4, n_labels=2, random_state=1)
     return X, y
 
 
@@ -66,16 +71,23 @@ def routing() -> Iterator[None]:
 
 
 def best_f1(scores: np.ndarray, y: np.ndarray) -> float:
-    return max(f1_score(y, scores >= cut) for cut in np.unique(scores[y == 1]))
+    """Over all cuts."""
+    alerts = scores >= np.unique(scores)[:, None]
+    return float((2 * alerts[:, y == 1].sum(axis=1) / (alerts.sum(axis=1) + y.sum())).max())
 
 
 def held_out(estimator: Any, X: np.ndarray, y: np.ndarray, cv: Any = FOLDS) -> np.ndarray:
     return logit(cross_val_predict(estimator, X, y, cv=cv, method="predict_proba")[:, 1])
 
 
+# None is expected to fail. TunedThresholdClassifierCV fails those of sample weights, which for pooled counts are rows repeated,
+# and check_classifiers_train, which wants decisions at a probability of 0.5: of its data F1 is largest at the same ones.
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [ThresholdClassifierCV(LogisticRegression(C=1), cv=3)], expected_failed_checks=lambda _: EXPECTED_FAILURES
+    [
+        ThresholdClassifierCV(LogisticRegression(C=1), cv=3),
+        ThresholdClassifierCV(DecisionTreeClassifier(random_state=0), cv=3),  # takes indicator matrices as well
+    ]
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     with np.errstate(all="warn"):  # its data are what they are
@@ -94,7 +106,7 @@ def test_the_threshold_is_the_best_of_all_cuts_over_the_pooled_held_out_scores(e
         scores = held_out(estimator, X, y)
     fitted = ThresholdClassifierCV(estimator, cv=FOLDS).fit(X, y)
     decided = f1_score(y, scores.astype(np.float32) >= fitted.best_threshold_)
-    assert decided == best_f1(scores, y)
+    assert decided == approx(best_f1(scores, y))
     (label,) = fitted.policy_labels_
     assert (label.counts.positives, label.counts.negatives) == (y.sum(), len(y) - y.sum())
     assert label.expected is not None and label.expected.recall is not None
@@ -139,12 +151,10 @@ def test_a_decision_function_is_taken_as_it_is(rare: Arrays) -> None:
     X, y = rare
     fitted = ThresholdClassifierCV(LinearSVC(), cv=FOLDS).fit(X, y)
     scores = cross_val_predict(LinearSVC(), X, y, cv=FOLDS, method="decision_function")
-    assert f1_score(y, scores >= fitted.best_threshold_) == best_f1(scores, y)
+    assert f1_score(y, scores >= fitted.best_threshold_) == approx(best_f1(scores, y))
     assert not hasattr(fitted, "predict_proba")
     asked = ThresholdClassifierCV(LogisticRegression(), response_method="decision_function").fit(X, y)
-    assert asked.best_threshold_ == pytest.approx(
-        ThresholdClassifierCV(LogisticRegression()).fit(X, y).best_threshold_, abs=1e-5
-    )
+    assert asked.best_threshold_ == approx(ThresholdClassifierCV(LogisticRegression()).fit(X, y).best_threshold_, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [str, object])
@@ -160,7 +170,7 @@ def test_classes_may_be_text_and_either_may_be_the_positive_one(kind: type, rare
     assert 0.97 < (turned.predict(X)[y == 0] == "good").mean() < 1
     assert turned.predict(X).dtype == names.dtype
     by_decisions = clone(turned).set_params(response_method="decision_function").fit(X, names)
-    assert by_decisions.best_threshold_ == pytest.approx(turned.best_threshold_, abs=1e-5)
+    assert by_decisions.best_threshold_ == approx(turned.best_threshold_, abs=1e-5)
     with pytest.raises(BadInput, match="pos_label is 'bad'; expected one of"):
         ThresholdClassifierCV(LogisticRegression(), pos_label="bad").fit(X, names)
 
@@ -171,7 +181,7 @@ def test_prefit_takes_the_estimator_as_it_is(rare: Arrays) -> None:
     fitted = ThresholdClassifierCV(inner, cv="prefit", refit=False).fit(X[1500:], y[1500:])
     assert fitted.estimator_ is inner
     scores = inner.decision_function(X[1500:])
-    assert f1_score(y[1500:], fitted.predict(X[1500:])) == best_f1(scores, y[1500:])
+    assert f1_score(y[1500:], fitted.predict(X[1500:])) == approx(best_f1(scores, y[1500:]))
     with pytest.raises(BadInput, match="refit"):
         ThresholdClassifierCV(inner, cv="prefit").fit(X, y)
     with pytest.raises(NotFittedError):
@@ -179,7 +189,7 @@ def test_prefit_takes_the_estimator_as_it_is(rare: Arrays) -> None:
     with pytest.raises(BadInput, match="classes of y"):
         ThresholdClassifierCV(inner, cv="prefit", refit=False).fit(X, y + 1)
     one_class = ThresholdClassifierCV(inner, "alert_rate_at_most=0.1", cv="prefit", refit=False).fit(X, np.zeros(len(y), int))
-    assert one_class.predict(X).mean() == pytest.approx(0.1, abs=0.001)
+    assert one_class.predict(X).mean() == approx(0.1, abs=0.001)
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -189,7 +199,7 @@ def test_a_share_is_held_out_once(refit: bool, rare: Arrays) -> None:
     train, test = next(StratifiedShuffleSplit(1, test_size=0.3, random_state=0).split(X, y))
     fold = LogisticRegression().fit(X[train], y[train])
     decided = fold.decision_function(X[test]) >= fitted.best_threshold_
-    assert f1_score(y[test], decided) == best_f1(fold.decision_function(X[test]), y[test])
+    assert f1_score(y[test], decided) == approx(best_f1(fold.decision_function(X[test]), y[test]))
     kept = LogisticRegression().fit(X, y) if refit else fold
     assert (fitted.estimator_.coef_ == kept.coef_).all()
 
@@ -235,7 +245,7 @@ def test_groups_stay_whole_and_a_guarantee_can_count_them(rare: Arrays) -> None:
 
 @pytest.mark.parametrize("cv", [None, 4, 0.25])
 def test_groups_stay_whole_where_the_splits_are_ours(cv: Any, rare: Arrays) -> None:
-    X, y = rare
+    X, _ = rare
     # Each row twice, in one group: a neighbour would find its own twin were they split.
     twice = np.repeat(np.arange(600), 2)
     noise = np.random.default_rng(0).integers(0, 2, 600)[twice]
@@ -261,11 +271,11 @@ def test_weights_are_as_rows_repeated(rare: Arrays) -> None:
         X, y, sample_weight=weights
     )
     plain = ThresholdClassifierCV(LogisticRegression(tol=1e-8), cv=halves(repeated)).fit(X[repeated], y[repeated])
-    assert weighted.best_threshold_ == pytest.approx(plain.best_threshold_, abs=1e-4)
+    assert weighted.best_threshold_ == approx(plain.best_threshold_, abs=1e-4)
     np.testing.assert_allclose(weighted.estimator_.coef_, plain.estimator_.coef_, atol=1e-4)
     ours, theirs = weighted.policy_labels_[0].counts, plain.policy_labels_[0].counts
     assert (ours.tp, ours.fp, ours.positives) == (theirs.tp, theirs.fp, theirs.positives)
-    with pytest.raises(BadInput, match="KNeighborsClassifier.fit does not take it"):
+    with pytest.raises(BadInput, match=r"KNeighborsClassifier\.fit does not take it"):
         ThresholdClassifierCV(KNeighborsClassifier()).fit(X, y, sample_weight=weights)
     with pytest.raises(BadInput, match="weights"):
         ThresholdClassifierCV(LogisticRegression()).fit(X, y, sample_weight=-weights)
@@ -275,10 +285,11 @@ def test_weights_are_as_rows_repeated(rare: Arrays) -> None:
 def test_metadata_is_routed(rare: Arrays) -> None:
     X, y = rare[0][:900], rare[1][:900]
     weights, groups = np.where(y == 1, 5.0, 1.0), np.arange(900) // 3
-    inner = make_pipeline(StandardScaler(), LogisticRegression().set_fit_request(sample_weight=True))
+    scaler = StandardScaler().set_fit_request(sample_weight=False)
+    inner = make_pipeline(scaler, LogisticRegression().set_fit_request(sample_weight=True))
     both = ThresholdClassifierCV(inner, cv=GroupKFold(3)).fit(X, y, sample_weight=weights, groups=groups)
     only_curve = clone(both).set_params(
-        estimator=make_pipeline(StandardScaler(), LogisticRegression().set_fit_request(sample_weight=False))
+        estimator=make_pipeline(scaler, LogisticRegression().set_fit_request(sample_weight=False))
     )
     only_curve.fit(X, y, sample_weight=weights, groups=groups)
     alone = make_pipeline(StandardScaler(), LogisticRegression())
@@ -320,7 +331,7 @@ def test_several_labels_have_a_threshold_each(estimator: Any, several: Arrays) -
     answer = inner.predict_proba(X[test]) if hasattr(inner, "predict_proba") else inner.decision_function(X[test])
     scores = np.stack([p[:, 1] for p in answer], axis=1) if isinstance(answer, list) else answer
     for i in range(4):
-        assert f1_score(y[test, i], predicted[:, i]) == pytest.approx(best_f1(scores[:, i], y[test, i]))
+        assert f1_score(y[test, i], predicted[:, i]) == approx(best_f1(scores[:, i], y[test, i]))
     assert fitted.score(X[test], y[test]) == (predicted == y[test]).all(axis=1).mean()
     with pytest.raises(AttributeError, match="thresholds_"):
         _ = fitted.best_threshold_
@@ -329,15 +340,15 @@ def test_several_labels_have_a_threshold_each(estimator: Any, several: Arrays) -
 def test_several_labels_are_cross_validated_and_chosen_for_jointly(several: Arrays) -> None:
     X, y = several
     inner = MultiOutputClassifier(LogisticRegression())
-    scores = np.stack([p[:, 1] for p in cross_val_predict(inner, X, y, cv=5, method="predict_proba")], axis=1)
+    scores = np.stack([p[:, 1] for p in cross_val_predict(inner, X, y, cv=3, method="predict_proba")], axis=1)
     micro = {}
     for objective in ("max_fbeta=1", "max_micro_fbeta=1"):
-        fitted = ThresholdClassifierCV(inner, objective).fit(X, y)
+        fitted = ThresholdClassifierCV(inner, objective, cv=3).fit(X, y)
         micro[objective] = f1_score(y, logit(scores) >= fitted.thresholds_, average="micro")
     assert micro["max_micro_fbeta=1"] >= micro["max_fbeta=1"]
-    budget = ThresholdClassifierCV(inner, "alert_budget=0.1").fit(X, y)
+    budget = ThresholdClassifierCV(inner, "alert_budget=0.1", cv=3).fit(X, y)
     assert 0.05 < (logit(scores) >= budget.thresholds_).sum(axis=1).mean() <= 0.1
-    one = ThresholdClassifierCV(inner, ["max_fbeta=1", "2:recall_at_least=1"]).fit(X, y)
+    one = ThresholdClassifierCV(inner, ["max_fbeta=1", "2:recall_at_least=1"], cv=3).fit(X, y)
     assert (logit(scores[:, 2]) >= one.thresholds_[2])[y[:, 2] == 1].all()
     assert [label.objective for label in one.policy_labels_] == ["max_fbeta=1"] * 2 + ["recall_at_least=1", "max_fbeta=1"]
 
@@ -377,17 +388,18 @@ def test_a_label_without_a_threshold_is_an_error_unless_allowed(several: Arrays)
 def test_a_label_that_a_fold_lacks_scores_lowest_there(several: Arrays) -> None:
     X, y = several[0], several[1].copy()
     y[:, 2] = np.arange(len(y)) < 40  # all in the first of five folds: its classifier never saw one
-    fitted = ThresholdClassifierCV(RandomForestClassifier(5, random_state=0), "fpr_at_most=0.1").fit(X, y)
+    fitted = ThresholdClassifierCV(RandomForestClassifier(5, random_state=0), "fpr_at_most=0.3").fit(X, y)
     assert fitted.policy_labels_[2].counts.tp == 0
 
 
 def test_calibrated_probabilities(rare: Arrays) -> None:
     X, y = rare
-    fitted = ThresholdClassifierCV(GaussianNB(), calibrator="platt").fit(X[::2], y[::2])
+    shifted = LogisticRegression(class_weight="balanced")
+    fitted = ThresholdClassifierCV(shifted, calibrator="platt").fit(X[::2], y[::2])
     ours = fitted.predict_proba(X[1::2])
     assert (ours.dtype, ours.shape) == (np.float64, (1500, 2))
     np.testing.assert_allclose(ours.sum(axis=1), 1)
-    assert log_loss(y[1::2], ours) < log_loss(y[1::2], GaussianNB().fit(X[::2], y[::2]).predict_proba(X[1::2]))
+    assert log_loss(y[1::2], ours) < 0.7 * log_loss(y[1::2], fitted.estimator_.predict_proba(X[1::2]))
     machine = ThresholdClassifierCV(LinearSVC(), calibrator="auto").fit(X[::2], y[::2])
     assert log_loss(y[1::2], machine.predict_proba(X[1::2])) < log_loss(y[1::2], np.full(1500, y.mean()))
     turned = ThresholdClassifierCV(LinearSVC(), calibrator="platt", pos_label=0).fit(X, y)
@@ -401,10 +413,19 @@ def test_calibrated_probabilities_of_several_labels(several: Arrays) -> None:
     assert ((fitted.predict_proba(X) >= 0) & (fitted.predict_proba(X) <= 1)).all()
 
 
-def test_certain_probabilities_are_infinite_logits(rare: Arrays) -> None:
+def test_certain_probabilities_have_finite_thresholds(rare: Arrays) -> None:
     X, y = rare
-    fitted = ThresholdClassifierCV(DecisionTreeClassifier(random_state=0)).fit(X, y)
-    assert (fitted.predict(X) == y).all()  # a tree knows its own rows
+    tree = DecisionTreeClassifier(random_state=0)  # answers 0 or 1, right for its own rows, not for others
+    fitted = ThresholdClassifierCV(tree).fit(X, y)
+    assert -1 < fitted.best_threshold_ < 1
+    assert (fitted.predict(X) == y).all()
+    everything = ThresholdClassifierCV(tree, "recall_at_least=1", calibrator="platt").fit(X, y)
+    assert np.isfinite(everything.best_threshold_)
+    assert everything.predict(X).all()
+    assert everything.predict_proba(X).min() > 0
+    nothing = ThresholdClassifierCV(tree, "min_cost=0.01").fit(X, y)
+    assert np.isfinite(nothing.best_threshold_)
+    assert not nothing.predict(X).any()
 
 
 def test_it_is_a_scikit_learn_estimator(rare: Arrays) -> None:
@@ -421,7 +442,8 @@ def test_it_is_a_scikit_learn_estimator(rare: Arrays) -> None:
     assert copied[-1].set_params(estimator__C=2.0).estimator.C == 2.0
     with pytest.raises(NotFittedError):
         clone(copied[-1]).predict(X)
-    two = ThresholdClassifierCV(LogisticRegression(), n_jobs=2).fit(X, y)
+    with parallel_config("threading"):
+        two = ThresholdClassifierCV(LogisticRegression(), n_jobs=2).fit(X, y)
     assert two.best_threshold_ == ThresholdClassifierCV(LogisticRegression()).fit(X, y).best_threshold_
 
 
@@ -445,5 +467,5 @@ def test_y_of_another_kind_is_refused(rare: Arrays) -> None:
     X, y = rare
     with pytest.raises(BadInput, match="Only binary classification"):
         ThresholdClassifierCV(LogisticRegression()).fit(X, np.arange(len(y)) % 3)
-    with pytest.raises(BadInput, match="classes of y"):
+    with pytest.raises(BadInput, match="y is 1 class in rows"):
         ThresholdClassifierCV(KNeighborsClassifier()).fit(X, np.zeros(len(y)))
