@@ -13,7 +13,11 @@ from .errors import CutpointError, MissingPart
 COMMANDS: Final = {
     "train": ("cutpoint.trainer.cli", "trainer", "Train a model from a YAML configuration."),
     "export": ("cutpoint.trainer.cli", "trainer", "Export a trained run to ONNX, prior undone, parity measured."),
-    "calibrate": ("cutpoint.calibrate.cli", "calibration", "Choose thresholds from labelled scores and ship them with a model."),
+    "calibrate": (
+        "cutpoint.calibrate.cli",
+        "calibration",
+        "Choose thresholds from labelled scores, ship them with a model.",
+    ),
     "histogram": ("cutpoint.calibrate.cli", "calibration", "Count scores, to calibrate from anywhere and any amount."),
     "evaluate": ("cutpoint.trainer.cli", "trainer", "Judge a model and its thresholds on unseen data."),
     "serve": ("cutpoint.server.cli", "server", "Serve a model repository over gRPC, with /metrics."),

@@ -6,10 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cutpoint.calibration.curve import Curve, exact_curve
-from cutpoint.calibration.histogram import ScoreHistogram
-from cutpoint.calibration.interval import clopper_pearson, poisson_interval
-from cutpoint.calibration.metrics import (
+from cutpoint.calibration import (
     adaptive_calibration_error,
     average_precision,
     bootstrap_interval,
@@ -19,6 +16,9 @@ from cutpoint.calibration.metrics import (
     reliability,
     roc_auc,
 )
+from cutpoint.calibration.curve import Curve, exact_curve
+from cutpoint.calibration.histogram import ScoreHistogram
+from cutpoint.calibration.interval import clopper_pearson, poisson_interval
 from cutpoint.errors import BadConfig, BadData
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,8 +43,10 @@ def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray | None
     return scores, targets, weights
 
 
-def histogram_curve(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, **grid: int) -> Curve:
-    histogram = ScoreHistogram(["a"], weighted=weights is not None, **grid)
+def histogram_curve(
+    scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, limit: int = 32, bits: int = 8
+) -> Curve:
+    histogram = ScoreHistogram(["a"], weighted=weights is not None, limit=limit, bits=bits)
     histogram.update(scores[:, None], targets[:, None], weights)
     return histogram.curve(0)
 
@@ -218,7 +220,7 @@ def test_reliability_by_hand() -> None:
         assert reliability(curve) == () and math.isnan(adaptive_calibration_error(curve))
     for bad in ({"bins": 0}, {"confidence": 1.0}):
         with pytest.raises(BadConfig):
-            reliability(exact_curve(scores, targets), **bad)  # type: ignore[arg-type]
+            reliability(exact_curve(scores, targets), **bad)
 
 
 def test_reliability_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -352,7 +354,7 @@ def test_a_bootstrap_repeats_itself_and_refuses_what_it_cannot_do() -> None:
         bootstrap_interval(exact_curve(np.arange(2.0), np.array([0, 1]), np.ones(2)), roc_auc)
     for bad in ({"draws": 0}, {"confidence": 0.0}, {"confidence": 95}):
         with pytest.raises(BadConfig, match=next(iter(bad))):
-            bootstrap_interval(curve, roc_auc, **bad)  # type: ignore[arg-type]
+            bootstrap_interval(curve, roc_auc, **bad)
 
 
 # Intervals of counts.

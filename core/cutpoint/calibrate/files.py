@@ -59,13 +59,14 @@ def read_scores(path: Path, labels: Sequence[str] | None = None) -> Scores:
     if labels is not None and ((names is not None and tuple(names) != tuple(labels)) or count != len(labels)):
         found = names[:5] if names is not None else f"of {count} labels"
         raise BadData.of(f"{path}: labels", found, f"{list(labels[:5])}, {len(labels)} in all, the model's, in that order")
-    return Scores(
-        logits.astype(np.float32, copy=False),
-        None if y is None else target_codes(f"{path}: y", y),
-        labels if labels is not None else names if names is not None else [str(i) for i in range(count)],
-        weights=arrays.get("weight"),
-        groups=arrays.get("group"),
-    )
+    targets = None if y is None else target_codes(f"{path}: y", y)
+    chosen = labels if labels is not None else names if names is not None else [str(i) for i in range(count)]
+    try:
+        return Scores(
+            logits.astype(np.float32, copy=False), targets, chosen, weights=arrays.get("weight"), groups=arrays.get("group")
+        )
+    except BadData as error:
+        raise BadData(f"{path}: {error}") from None
 
 
 def read_histogram(path: Path) -> ScoreHistogram:

@@ -1,5 +1,6 @@
 """Thresholds per label from labelled scores: curves, objectives, guarantees, calibrators, policies, metrics."""
 
+from .bootstrap import bootstrap_interval as bootstrap_interval
 from .calibrator import Calibrator as Calibrator
 from .calibrator import ProbabilityMap as ProbabilityMap
 from .calibrator import fit_calibrator as fit_calibrator
@@ -19,14 +20,8 @@ from .histogram import ScoreHistogram as ScoreHistogram
 from .histogram import merge_histograms as merge_histograms
 from .interval import clopper_pearson as clopper_pearson
 from .interval import poisson_interval as poisson_interval
-from .metrics import ReliabilityBin as ReliabilityBin
-from .metrics import adaptive_calibration_error as adaptive_calibration_error
 from .metrics import average_precision as average_precision
-from .metrics import bootstrap_interval as bootstrap_interval
-from .metrics import brier_skill as brier_skill
-from .metrics import log_loss_skill as log_loss_skill
 from .metrics import partial_roc_auc as partial_roc_auc
-from .metrics import reliability as reliability
 from .metrics import roc_auc as roc_auc
 from .notation import OBJECTIVES as OBJECTIVES
 from .notation import parse_objective as parse_objective
@@ -41,5 +36,10 @@ from .policy import LabelPolicy as LabelPolicy
 from .policy import Needs as Needs
 from .policy import Policy as Policy
 from .policy import Rate as Rate
+from .reliability import ReliabilityBin as ReliabilityBin
+from .reliability import adaptive_calibration_error as adaptive_calibration_error
+from .reliability import brier_skill as brier_skill
+from .reliability import log_loss_skill as log_loss_skill
+from .reliability import reliability as reliability
 from .scores import Scores as Scores
 from .scores import group_scores as group_scores

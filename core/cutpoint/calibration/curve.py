@@ -141,12 +141,14 @@ def exact_curve(
         A curve with one cut per distinct score; without rows, an empty one.
 
     Raises:
-        BadData: a score of a row that counts is NaN, a weight is negative or not finite, or the lengths differ.
+        BadData: a score of a row that counts is NaN, a target is none of the three values, a weight is negative or not finite,
+            or the lengths differ.
     """
     scores = np.asarray(scores)
     targets = np.zeros(scores.shape, np.uint8) if (unknown := targets is None) else np.asarray(targets)
     if scores.ndim != 1 or scores.shape != targets.shape:
         raise BadData.of("scores and targets", f"{list(scores.shape)} and {list(targets.shape)}", "two lists, as long")
+    check_targets(targets)
     counts = targets != UNLABELLED
     if weights is not None:
         weights = check_weights(np.asarray(weights), scores.shape)
@@ -159,6 +161,15 @@ def exact_curve(
     if cuts == "positives" and weights is not None:
         curve = curve.at_positives()
     return replace(curve, labelled=False) if unknown else curve
+
+
+def check_targets(targets: NDArray[Any]) -> None:
+    """Raise BadData unless every target is 0, 1 or `UNLABELLED`."""
+    if targets.dtype.kind in "bu" and targets.max(initial=0) <= 1:
+        return
+    known = (targets == 0) | (targets == 1) | (targets == UNLABELLED)
+    if not known.all():
+        raise BadData.of("targets", np.unique(targets[~known])[:5].tolist(), "0, 1, or 255 for not labelled")
 
 
 def check_weights(weights: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -52,8 +52,8 @@ def expected_of_groups(
     """The rates of rows at a threshold, with intervals that take groups, not rows, as independent.
 
     The interval is Clopper and Pearson's at the effective number of rows (Korn and Graubard 1998): that at which independent
-    rows would have the variance that the rate, a ratio of sums over groups, has by linearisation. Where the rate is 0 or 1,
-    and no variance can be seen, it is the number of groups.
+    rows would have the variance that the rate, a ratio of sums over groups, has by linearisation, less what Student's t takes
+    for a variance known from few groups. Where the rate is 0 or 1, and no variance can be seen, it is the number of groups.
 
     Args:
         scores: [row], of one label.
@@ -62,6 +62,8 @@ def expected_of_groups(
         groups: [row] codes from 0.
         threshold: a row alerts at or above it.
     """
+    from scipy.special import stdtrit  # the client reads policies without scipy installed
+
     known = np.full(len(scores), True) if targets is None else targets != UNLABELLED
     each = np.ones(len(scores)) if weights is None else weights
     alerts = (scores.astype(np.float32) >= np.float32(threshold)) & known
@@ -78,7 +80,10 @@ def expected_of_groups(
         variance = 0.0
         if taking_part > 1:
             variance = float(((a - value * b) ** 2).sum()) / float(b.sum()) ** 2 * taking_part / (taking_part - 1)
-        effective = min(n, value * (1 - value) / variance) if variance > 0 else min(n, taking_part)
+        effective = min(n, float(taking_part))
+        if variance > 0:
+            quantiles = stdtrit(np.array([max(n, taking_part), taking_part]) - 1, 0.975)
+            effective = min(n, value * (1 - value) / variance * float(quantiles[0] / quantiles[1]) ** 2)
         low, high = clopper_pearson(value * effective, effective)
         return Rate(value=value, low=min(low, value), high=max(high, value))
 

@@ -294,10 +294,11 @@ def _pooled_cut(labels: Sequence[_Label], objective: Objective) -> float | None:
         points = label.points
         if points is None or not points.labelled or len(points.cuts) == 0:
             continue
-        for c, counts in enumerate((points.fp, points.tp)):
-            odds.append(label.calibrator.log_odds(points.cuts + points.step / 2))
-            classes.append(np.full(len(points.cuts), c, np.uint8))
-            weights.append(np.diff(counts, prepend=0).astype(np.float64))
+        at = np.append(points.cuts, points.below[-1]) + points.step / 2  # the last for what is below a histogram's grid
+        for c, (counts, total) in enumerate(((points.fp, points.negatives), (points.tp, points.positives))):
+            odds.append(label.calibrator.log_odds(at))
+            classes.append(np.full(len(at), c, np.uint8))
+            weights.append(np.maximum(np.diff(counts, prepend=0, append=total), 0.0))  # sums of weights are right to rounding
     if not odds:
         return None
     curve = exact_curve(np.concatenate(odds), np.concatenate(classes), np.concatenate(weights))
@@ -310,7 +311,8 @@ def _moved(data: Scores | ScoreHistogram, i: int, label: _Label, threshold: floa
     curve = data.curve(i)
     wanted = float(np.float32(threshold))
     index = curve.index_at(wanted)
-    offered = not curve.step or wanted >= (curve.lowest_threshold(index) if index >= 0 else curve.top)
+    every = index >= 0 and curve.alerts[index] >= curve.rows * (1 - 1e-12)  # to rounding, where weights are summed
+    offered = not curve.step or every or wanted >= (curve.lowest_threshold(index) if index >= 0 else curve.top)
     return label.at(curve, index, wanted if offered else None)
 
 

@@ -73,18 +73,27 @@ def most_allowed(n: int, rate: float, delta: float) -> int:
     low, high = -1, n  # P(<= n) is 1, which is more than delta
     while high - low > 1:
         middle = (low + high) // 2
-        if bdtr(middle, n, rate) <= delta:
+        if bdtr(middle, n, rate) <= delta * (1 + 1e-12):
             low = middle
         else:
             high = middle
     return low
 
 
-def least_needed(rate: float, delta: float) -> int | None:
-    """The smallest n for which `most_allowed` is at least 0: ln(delta) / ln(1 - rate); None where no number will do."""
+def least_needed(rate: float, delta: float, allowed: int = 0) -> int | None:
+    """The smallest n for which `most_allowed` is at least `allowed`; None where no number will do."""
     if not 0 < rate < 1:
-        return None if rate <= 0 else 1
-    return max(1, math.ceil(math.log(delta) / math.log1p(-rate) * (1 - 1e-12)))
+        return None if rate <= 0 else allowed + 1
+    high = max(1, math.ceil(math.log(delta) / math.log1p(-rate) * (1 - 1e-12)))  # for none
+    if allowed == 0:
+        return high
+    low = 0
+    while most_allowed(high, rate, delta) < allowed:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if most_allowed(middle, rate, delta) >= allowed else (middle, high)
+    return high
 
 
 def declared_ranks(rows: int, precision: float, delta: float) -> NDArray[np.int64]:
@@ -146,7 +155,7 @@ def sure_precision(curve: Curve, precision: float, delta: float) -> int:
     carried, found = 0.0, -1
     for i in range(len(ranks)):
         level = own[i] + carried
-        if p_values[i] <= level:
+        if p_values[i] <= level * (1 + 1e-12):
             found, carried = i, level
         else:
             carried = 0.0

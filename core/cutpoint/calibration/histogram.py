@@ -65,6 +65,8 @@ class ScoreHistogram:
         self.labels = tuple(labels)
         if not 1 <= len(self.labels) <= _MOST_LABELS or len(set(self.labels)) != len(self.labels):
             raise BadData.of("histogram labels", list(self.labels[:5]), f"1 to {_MOST_LABELS} different names")
+        if unit not in ("row", "group"):
+            raise BadData.of("histogram unit", repr(unit), "row or group")
         if not (limit >= 1 and 0 <= bits <= 16 and 2 * limit << bits <= _MOST_BINS):
             raise BadData.of(
                 "histogram grid", f"limit {limit}, bits {bits}", f"limit from 1, bits 0 to 16, {_MOST_BINS} bins at most"
@@ -157,7 +159,8 @@ class ScoreHistogram:
             gap = (index[-2] - index[-1]) * self.step if len(index) > 1 else math.inf
             next_lower[-1] = index[-1] * self.step - min(gap, 1.0) - self.step
         offered = index >= -self._edge
-        totals = counts.sum(axis=1)
+        # The sums' own ends: added in another order, weights would give totals that differ from them in the last bits.
+        totals = np.array([fp[-1], tp[-1]]) if len(index) else np.zeros(2, counts.dtype)
         return Curve(
             cuts=(index[offered] * self.step).astype(np.float32),
             tp=tp[offered],

@@ -1,5 +1,7 @@
 """Exact intervals of proportions and of rates."""
 
+from ..errors import BadConfig
+
 
 def clopper_pearson(count: float, of: float, confidence: float = 0.95) -> tuple[float, float]:
     """The two-sided Clopper-Pearson interval of a proportion (Clopper and Pearson 1934), (low, high) in 0 to 1.
@@ -36,3 +38,9 @@ def poisson_interval(count: float, exposure: float, confidence: float = 0.95) ->
     tail = (1 - confidence) / 2
     low = 0.0 if count <= 0 else float(gammaincinv(count, tail))
     return low / exposure, float(gammainccinv(max(count, 0.0) + 1, tail)) / exposure
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise BadConfig unless it is between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise BadConfig.of("confidence", confidence, "a number between 0 and 1")

@@ -234,6 +234,7 @@ class PrecisionAtLeast(Objective):
     """Largest recall among the cuts with at least this precision; of those, the highest cut."""
 
     name = "precision_at_least"
+    cuts = "all"  # what is lacking where none will do depends on all of them
     rate = "precision"
 
     def bracket(self, coarse: Curve, delta: float | None = None) -> tuple[int, int] | None:
@@ -348,15 +349,15 @@ class _AtMost(Objective):
     def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
         of: Units = self.of if units == "rows" else self.of_groups
         counted, rows = self._of(curve)
-        allowed = most_allowed(int(rows), self.value, delta)
-        if allowed < 0:
-            least = least_needed(self.value, delta)
-            return Infeasible("INSUFFICIENT", f"{rows} {of}; at delta {delta:g} it takes at least {least}", least, of)
-        within = int((counted <= allowed).sum())
+        within = int((counted <= most_allowed(int(rows), self.value, delta)).sum())
         if within > 0:
             return within - 1
-        least = int(counted[0]) if len(counted) else 0
-        return Infeasible("INFEASIBLE", f"the highest score alone alerts on {least} {of} of {rows}, and {allowed} are allowed")
+        if len(counted) == 0:
+            return Infeasible("INFEASIBLE", "every score is below the lowest cut offered")
+        first = int(counted[0])
+        least = least_needed(self.value, delta, first)
+        alone = f", since the highest score alone alerts on {first}" if first else ""
+        return Infeasible("INSUFFICIENT", f"{rows} {of}; at delta {delta:g} it takes at least {least}{alone}", least, of)
 
     of: ClassVar[Units]
     of_groups: ClassVar[Units]

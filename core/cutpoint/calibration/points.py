@@ -1,15 +1,42 @@
-"""The points that a map is fitted to: how many positives and negatives score where, read from a curve."""
+"""How many positives and negatives score where, read from a curve: what a map is fitted to, and judged by."""
 
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .curve import Curve
+from .curve import Counted, Curve
 
 Floats = NDArray[np.float64]
 _INFINITE: Final = 40.0  # where an infinite logit is put for fitting
 _LARGEST: Final = 1e4  # and a finite one beyond it; e**1e4 means the same as e**1e38, but its squares do not
+
+
+class Ties(NamedTuple):
+    """Rows of one score each, from the highest down: float64 scores, positives and negatives, all [tie]."""
+
+    scores: Floats
+    hits: Counted
+    misses: Counted
+
+
+def ties_of(curve: Curve) -> Ties:
+    """The rows of each cut, and those below the lowest one, where there are any."""
+    scores = curve.cuts.astype(np.float64) + curve.step / 2
+    lowest = float(curve.below[-1]) + curve.step / 2 if len(scores) else curve.top - curve.step / 2
+    hits, misses = (
+        # Sums of weights may differ from their total by rounding.
+        np.maximum(np.diff(counts, prepend=0, append=total), 0)
+        for counts, total in ((curve.tp, curve.positives), (curve.fp, curve.negatives))
+    )
+    if hits[-1] + misses[-1] > 1e-9 * curve.rows:
+        return Ties(np.append(scores, lowest), hits, misses)
+    return Ties(scores, hits[:-1], misses[:-1])
+
+
+def has_both(curve: Curve) -> bool:
+    """Whether a curve has rows of both classes."""
+    return curve.positives > 0 and curve.negatives > 0
 
 
 class Points(NamedTuple):
@@ -24,14 +51,8 @@ def gather_points(curve: Curve, shift: float) -> Points:
     """What a curve counts, at the shifted logits where it counts it."""
     if not curve.labelled or not len(curve.cuts):
         return Points(np.zeros(0), np.zeros(0), np.zeros(0))
-    scores = curve.cuts.astype(np.float64)
-    hits = np.diff(curve.tp, prepend=0).astype(np.float64)
-    misses = np.diff(curve.fp, prepend=0).astype(np.float64)
-    left = [curve.positives - curve.tp[-1], curve.negatives - curve.fp[-1]]
-    if max(left) > 1e-9 * curve.rows:  # under the lowest cut of a histogram; less is rounding of sums
-        scores = np.append(scores, curve.below[-1])
-        hits, misses = np.append(hits, max(left[0], 0)), np.append(misses, max(left[1], 0))
-    scores += curve.step / 2
+    scores, *counts = ties_of(curve)
+    hits, misses = (each.astype(np.float64) for each in counts)
     outermost = min(max(_INFINITE, np.abs(scores[np.isfinite(scores)]).max(initial=0)), _LARGEST)
     scores = np.clip(scores, -outermost, outermost) - shift
     if curve.effective is not None:

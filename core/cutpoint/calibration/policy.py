@@ -169,11 +169,9 @@ class Policy(Record):
         """A document of format 1 as one of format 2, which has more fields and says `needs` of more than positives."""
         if not isinstance(document, dict) or document.get("format") != 1:
             return document
-        labels = []
-        for label in document.get("labels", ()):
-            renamed = dict(label)
-            needs = renamed.pop("needs_positives", None)
-            labels.append(renamed if needs is None else {**renamed, "needs": {"count": needs, "of": "positives"}})
+        labels = document.get("labels")
+        if isinstance(labels, list | tuple):
+            labels = [_upgraded_label(label) for label in labels]
         return {**document, "format": FORMAT, "labels": labels}
 
     @property
@@ -206,3 +204,11 @@ class Policy(Record):
     def from_json(cls, text: str | bytes) -> Self:
         """Read a document; pydantic's ValidationError (a ValueError) where it is none."""
         return cls.model_validate_json(text)
+
+
+def _upgraded_label(label: Any) -> Any:
+    if not isinstance(label, dict):
+        return label
+    renamed = dict(label)
+    needs = renamed.pop("needs_positives", None)
+    return renamed if needs is None else {**renamed, "needs": {"count": needs, "of": "positives"}}

@@ -132,8 +132,6 @@ class Scores:
         return total.hexdigest()
 
     def _curve(self, label: int, logits: NDArray[Any], targets: NDArray[Any] | None, cuts: Cuts) -> Curve:
-        if targets is not None:
-            check_targets(targets)
         try:
             return exact_curve(logits, targets, self.weights, cuts)
         except BadData as error:
@@ -147,15 +145,6 @@ class Scores:
         if values.shape == leading[:1]:
             return np.repeat(values, int(np.prod(leading[1:])))
         raise BadData.of(f"shape of {name}", list(values.shape), f"{list(leading)} or {list(leading[:1])}, as the logits' rows")
-
-
-def check_targets(targets: NDArray[Any]) -> None:
-    """Raise BadData unless every target is 0, 1 or `UNLABELLED`."""
-    if targets.dtype.kind in "bu" and targets.max(initial=0) <= 1:
-        return
-    known = (targets == 0) | (targets == 1) | (targets == UNLABELLED)
-    if not known.all():
-        raise BadData.of("targets", np.unique(targets[~known])[:5].tolist(), "0, 1, or 255 for not labelled")
 
 
 def group_peaks(

@@ -21,7 +21,7 @@ from ..calibration import (
     average_precision,
     parse_objective,
 )
-from ..calibration.metrics import ReliabilityBin, reliability
+from ..calibration.reliability import ReliabilityBin, reliability
 from ..errors import BadData
 
 MOST_POINTS: Final = 160
