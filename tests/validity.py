@@ -1,7 +1,7 @@
 """Guarantees held against the truth: seeded draws of scores whose true rates are known in closed form.
 
-Scores of positives are N(separation, 1), of negatives N(0, 1). Continuous, or rounded down to a grid, where the true rates follow
-from the normal distribution over the grid's cells. Rows are independent, or windows of events: three of each, with
+Scores of positives are N(separation, 1), of negatives N(0, 1): continuous, or rounded down to a grid, where the true rates
+follow from the normal distribution over the grid's cells. Rows are independent, or windows of events: three of each, with
 score = mean + sqrt(r) * effect of the event + sqrt(1 - r) * noise, so that any two windows of an event have correlation r.
 Every threshold comes from `fit_labels`, as a user calls it; independent draws go in as labels of one call, which is cheap.
 """
@@ -30,8 +30,8 @@ class Setting:
 
     Attributes:
         guarantee: `name=value`, kept with probability 1 - DELTA.
-        positives: positive rows, or events. As many exactly for recall and fpr, which hold given the classes; for the rates over
-            all rows each row's class is drawn, and this is what is expected.
+        positives: positive rows, or events. Exactly so many for recall and fpr, which hold given the classes; for the rates
+            over all rows each one's class is drawn, and this is what is expected.
         tied: scores on a grid of 1/GRID.
         histogram: whether the cut is chosen on a `ScoreHistogram` of the default grid.
         unit: what the guarantee counts, and what the true rate is a share of.
@@ -93,12 +93,12 @@ def violations(setting: Setting, draws: int, seed: int) -> Outcome:
     sure, plain = _thresholds(setting, draws, seed)
     kept, free = true_rates(setting, sure), true_rates(setting, plain)
     objective = parse_objective(setting.guarantee)
-    assert objective.rate is not None
-    price = "fpr" if objective.rate == "recall" else "recall"
-    sign = 1 if objective.rate in ("recall", "precision") else -1
+    rate = str(objective.rate)
+    price = "fpr" if rate == "recall" else "recall"
+    sign = 1 if rate in ("recall", "precision") else -1
 
     def broken(thresholds: Floats, rates: dict[str, Floats]) -> NDArray[np.bool_]:
-        return np.isfinite(thresholds) & (sign * (rates[objective.rate] - objective.value) < 0)
+        return np.isfinite(thresholds) & (sign * (rates[rate] - objective.value) < 0)
 
     found = np.isfinite(sure)
     both = found & np.isfinite(plain)
@@ -132,12 +132,12 @@ def true_rates(setting: Setting, thresholds: Floats) -> dict[str, Floats]:
 def _reaches(setting: Setting, x: Floats) -> Floats:
     """P(a unit's score, less its mean, reaches x); of an event, the highest of its windows'."""
     if setting.unit == "row" or setting.correlation is None:
-        return ndtr(-x)  # whatever the correlation, a window's own score is normal
+        return np.asarray(ndtr(-x))  # whatever the correlation, a window's own score is normal
     shared, own = math.sqrt(setting.correlation), math.sqrt(1 - setting.correlation)
 
     def given(effect: float) -> Floats:
         density = math.exp(-effect * effect / 2) / math.sqrt(2 * math.pi)
-        return density * (1 - ndtr((x - shared * effect) / own) ** WINDOWS)
+        return np.asarray(density * (1 - ndtr((x - shared * effect) / own) ** WINDOWS))
 
     found: Floats = quad_vec(given, -9, 9, epsabs=1e-10)[0]
     return found
@@ -151,13 +151,13 @@ def draw(setting: Setting, labels: int, rng: np.random.Generator) -> tuple[NDArr
         positive = np.broadcast_to(np.arange(setting.units) < setting.positives, size)
     else:
         positive = rng.random(size, np.float32) < setting.prevalence
-    scores = rng.standard_normal((*size, setting.windows), np.float32)
+    scores: NDArray[np.float32] = rng.standard_normal((*size, setting.windows), np.float32)
     if setting.correlation is not None:
         scores *= np.float32(math.sqrt(1 - setting.correlation))
         scores += np.float32(math.sqrt(setting.correlation)) * rng.standard_normal((*size, 1), np.float32)
     scores += np.float32(setting.separation) * positive[:, :, None]
     if setting.tied:
-        scores = np.floor(scores * GRID) / np.float32(GRID)
+        scores = (np.floor(scores * GRID) / GRID).astype(np.float32)
     return scores, np.repeat(positive[:, :, None], setting.windows, axis=2).astype(np.uint8)
 
 
@@ -167,16 +167,19 @@ def _thresholds(setting: Setting, draws: int, seed: int) -> tuple[Floats, Floats
     by_group, together = setting.unit == "group", setting.labels > 1
     asked = Plan.of(setting.guarantee, delta=DELTA, by_group=by_group, simultaneous=together, calibrator="none")
     plain = Plan.of(setting.guarantee, calibrator="none")
-    at_once = setting.labels if together else max(1, _CELLS // (setting.units * setting.windows))
+    # Whole families of labels; each is fitted by itself where delta is shared, and many at once where labels do not meet.
+    at_once = max(1, _CELLS // (setting.units * setting.windows * setting.labels)) * setting.labels
     found: list[tuple[Floats, Floats]] = []
     for start in range(0, draws * setting.labels, at_once):
-        labels = min(at_once, draws * setting.labels - start)
-        scores, classes = draw(setting, labels, rng)
-        # The plug-in for events is chosen on events too: on the highest of each one's windows.
+        scores, classes = draw(setting, min(at_once, draws * setting.labels - start), rng)
+        step = setting.labels if together else len(scores)
+        families = [slice(first, first + step) for first in range(0, len(scores), step)]
+        sure = [_fit(_source(setting, scores[family], classes[family]), asked) for family in families]
+        # The threshold without a guarantee is chosen for events too: on the highest of each one's windows.
         units = (scores.max(axis=2), classes[:, :, 0]) if by_group else _rows(scores, classes)
-        found.append((_fit(_source(setting, scores, classes), asked), _fit(_as_data(setting, *units), plain)))
-    sure, free = (np.concatenate(each).reshape(draws, setting.labels) for each in zip(*found, strict=True))
-    return sure, free
+        found.append((np.concatenate(sure), _fit(_as_data(setting, *units), plain)))
+    guaranteed, free = (np.concatenate(each).reshape(draws, setting.labels) for each in zip(*found, strict=True))
+    return guaranteed, free
 
 
 def _source(setting: Setting, scores: NDArray[np.float32], classes: NDArray[np.uint8]) -> Scores | ScoreHistogram:

@@ -73,13 +73,95 @@ def test_calibration_data_are_split_with_their_targets(labels: int, name: str) -
     y = rng.choice([0, 1, -1], (5000, labels))
     data = rng.normal(size=(5000, labels)).astype(np.float32)
     header = v1.CalibrateHeader(model="m")
-    arrays = {"inputs": None, "logits": None} | {name: data}
-    first, *chunks = messages.calibrate_requests(header, y, arrays["inputs"], arrays["logits"])
+    weights, groups = rng.random(5000), np.array([f"machine {i}" for i in range(5000)])
+    labelled = messages.Labelled(y, weights=weights, groups=groups, **{name: data})
+    first, *chunks = messages.calibrate_requests(header, labelled)
     assert first.header == header
-    assert len(chunks) == 5
+    assert len(chunks) == (5 if name == "inputs" else 4 if labels == 512 else 1)  # logits are not held to rows of an answer
     assert all(chunk.ByteSize() < messages.REQUEST_BYTES + 1000 for chunk in chunks)
     np.testing.assert_array_equal(np.concatenate([array_of("d", getattr(c.chunk, name)) for c in chunks]), data)
     np.testing.assert_array_equal(np.concatenate([array_of("t", c.chunk.targets) for c in chunks]), np.where(y < 0, 255, y))
+    np.testing.assert_array_equal(np.concatenate([array_of("w", c.chunk.weights) for c in chunks]), weights)
+    sent = np.concatenate([array_of("g", c.chunk.groups) for c in chunks])
+    assert [name.decode() for name in sent] == groups.tolist()
+
+
+def header_of(objective: str | list[str] = "max_fbeta=1", **given: Any) -> v1.CalibrateHeader:
+    settings: dict[str, Any] = {
+        "delta": None, "simultaneous": False, "by_group": False, "calibrator": "auto", "min_positives": 0, "shrink": 0.0,
+        "fallback": "none", "author": "ann", "activate": True, "allow_undecided": False,
+    }  # fmt: skip
+    return messages.calibrate_header("m", 1, objective, **(settings | given))
+
+
+def test_a_header_says_everything_that_was_asked_for() -> None:
+    wanted = ["recall_at_least=0.90", "a: b:fpr_at_most=.05"]
+    found = header_of(wanted, delta=0.05, by_group=True, calibrator="platt", min_positives=3, shrink=4, fallback="previous")
+    assert found == v1.CalibrateHeader(
+        model="m", model_version="1", objective="recall_at_least=0.9", label_objectives={"a: b": "fpr_at_most=0.05"},
+        guarantee=v1.Guarantee(delta=0.05, by_group=True), calibrator="platt", min_positives=3, shrink=4.0,
+        fallback="previous", author="ann", activate=True,
+    )  # fmt: skip
+    assert not header_of().HasField("guarantee")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"objective": "best=1"}, "objective is 'best=1'; expected one of"),
+        ({"objective": []}, "objective is not given"),
+        ({"objective": ["max_fbeta=1", "max_fbeta=2"]}, "expected one for all labels, and others as LABEL:NAME=VALUE"),
+        ({"objective": ["max_fbeta=1", "a:max_fbeta=2", "a:max_fbeta=3"]}, "objective of label 'a' is given twice"),
+        ({"delta": 0.1}, "guarantee for objective is max_fbeta=1; expected recall_at_least"),
+        ({"objective": "recall_at_least=0.9", "delta": 1}, "calibration: delta is 1"),
+        ({"simultaneous": True}, "delta is not given; expected a probability"),
+        ({"by_group": True}, "delta is not given; expected a probability"),
+        ({"calibrator": "best"}, "calibration: calibrator"),
+        ({"shrink": -1}, "calibration: shrink is -1"),
+        ({"shrink": float("nan")}, "calibration: shrink is nan"),
+        ({"fallback": "any"}, "calibration: fallback is 'any'"),
+        ({"min_positives": -1}, "min_positives is -1; expected a whole number from 0"),
+    ],
+)
+def test_a_header_that_the_server_would_refuse_is_refused_here(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(errors.BadInput) as refused:
+        header_of(**given)
+    assert text in str(refused.value)
+
+
+Z, T = np.zeros((3, 2), np.float32), np.array([[1, 0], [0, 1], [0, 0]])
+SURE = {"objective": "recall_at_least=0.5", "delta": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "given", "text"),
+    [
+        ({}, {}, "one of them, not two, not none"),
+        ({"targets": T, "logits": Z, "inputs": Z}, {}, "one of them, not two"),
+        ({"logits": Z, "histograms": [b"h"]}, {}, "one of them, not two"),
+        ({"targets": T, "histograms": [b"h"]}, {}, "no targets, weights or groups beside histograms"),
+        ({"histograms": b"h"}, {}, "histograms is bytes; expected a list of bytes"),
+        ({"histograms": [Z]}, {}, "histograms is ndarray; expected a list of bytes"),
+        ({"logits": Z}, {}, "targets is not given; expected 0, 1 and -1 for max_fbeta=1: it needs the classes"),
+        ({"targets": T[:2], "logits": Z}, {}, "targets and data is 2 and 3 rows"),
+        ({"targets": T[:, :1], "logits": Z}, {}, "targets is [3, 1]; expected the shape of the logits, [3, 2]"),
+        ({"targets": T + 1, "logits": Z}, {}, "targets[0, 0] is 2; expected 0, 1, or -1, 255 or NaN"),
+        ({"targets": T, "logits": Z.astype(str)}, {}, "dtype of the data is <U32; expected real numbers"),
+        ({"targets": T, "logits": Z, "weights": [1, 2]}, {}, "shape of weights is [2]; expected [3], one for each row"),
+        ({"targets": T, "logits": Z, "weights": [1, -2, 0]}, {}, "weights is [-2]; expected finite numbers from 0"),
+        ({"targets": T, "logits": Z, "weights": [1, np.nan, 0]}, {}, "weights is [nan]; expected finite numbers from 0"),
+        ({"targets": T, "logits": Z, "weights": ["a", "b", "c"]}, {}, "weights is <U1 [3]; expected numbers"),
+        ({"targets": T, "logits": Z, "groups": ["a", "b"]}, {}, "shape of groups is [2]; expected [3], one for each row"),
+        ({"targets": T, "logits": Z, "groups": [0.5, 1, 2]}, {}, "dtype of groups is float64; expected integers or text"),
+        ({"targets": T, "logits": Z, "groups": np.full(3, 2**64 - 1, np.uint64)}, {}, "groups is 18446744073709551615"),
+        ({"targets": T, "logits": Z, "weights": [1, 1, 1]}, SURE, "weights is given; expected none with a guarantee"),
+        ({"targets": T, "logits": Z}, SURE | {"by_group": True}, "groups is not given; expected one for each row"),
+    ],
+)
+def test_data_that_the_server_would_refuse_are_refused_here(labelled: dict[str, Any], given: dict[str, Any], text: str) -> None:
+    with pytest.raises(errors.BadInput) as refused:
+        messages.calibrate_requests(header_of(**given), messages.Labelled(**labelled))
+    assert text in str(refused.value)
 
 
 Handler = Callable[[Any, grpc.ServicerContext], Any]

@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 import pytest
-from cutpoint.calibration import Curve, exact_curve
-from cutpoint.calibration import histogram as module
+from cutpoint.calibration import Curve, encoding, exact_curve
+from cutpoint.calibration import histogram as histograms
 from cutpoint.calibration.histogram import ScoreHistogram, merge_histograms
 from cutpoint.errors import BadData
 from hypothesis import given, settings
@@ -614,7 +614,7 @@ def test_counts_that_are_none_are_refused() -> None:
     for kind, value in (("<i8", -1), ("<f8", np.nan), ("<f8", np.inf), ("<f8", -0.5)):
         wrong = np.frombuffer(counts, np.uint8).astype(kind)
         wrong[3] = value
-        option = {"dtype": kind, "weighted": kind == "<f8", "squares": [[1.0, 1.0], [1.0, 1.0]]}
+        option = {"dtype": kind, "weighted": kind == "<f8", "squares": [[1.0, 1.0], [1.0, 1.0]] if kind == "<f8" else None}
         with pytest.raises(BadData, match="negative count"):
             ScoreHistogram.from_bytes(reframed({**header, **option}, wrong.tobytes()))
     for other in (counts[:-1], counts + b"\0", b""):
@@ -623,11 +623,13 @@ def test_counts_that_are_none_are_refused() -> None:
 
 
 def test_another_format_is_refused_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = encoding.FORMAT
     with monkeypatch.context() as patch:
-        patch.setattr(module, "FORMAT", module.FORMAT + 1)
+        for module in (encoding, histograms):
+            patch.setattr(module, "FORMAT", number + 1)
         later = sample().to_bytes()
         assert ScoreHistogram.from_bytes(later) == sample()
-    with pytest.raises(BadData, match=f"histogram format is {module.FORMAT + 1}; expected {module.FORMAT}"):
+    with pytest.raises(BadData, match=f"histogram format is {encoding.FORMAT + 1}; expected {encoding.FORMAT}"):
         ScoreHistogram.from_bytes(later)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from cutpoint.calibration import ScoreHistogram
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, encode_input, tensor_of
@@ -118,6 +119,12 @@ def test_a_message_that_is_too_large_and_one_that_is_none(channel: grpc.Channel,
     assert server.process.poll() is None
 
 
+def histogram(bits: int = 8, **fields: Any) -> v1.CalibrateRequest:
+    counted = ScoreHistogram(("a", "b"), bits=bits)
+    counted.update(LOGITS, TARGETS)
+    return v1.CalibrateRequest(chunk=v1.LabelledChunk(histogram=counted.to_bytes(), **fields))
+
+
 @pytest.mark.parametrize(
     ("messages", "code", "reason", "text"),
     [
@@ -133,7 +140,7 @@ def test_a_message_that_is_too_large_and_one_that_is_none(channel: grpc.Channel,
         ((header(), header()), INVALID, "bad_request", "calibrate message is header; expected a chunk"),
         ((header(), v1.CalibrateRequest()), INVALID, "bad_request", "calibrate message is empty; expected a chunk"),
         ((header(), chunk(TARGETS)), INVALID, "bad_request", "chunk 0 is without data"),
-        ((header(), chunk(logits=LOGITS)), INVALID, "bad_request", "datatype of chunk 0: targets"),
+        ((header(), chunk(logits=LOGITS)), INVALID, "uncalibratable", "0 labelled positives (no classes are known); needs"),
         ((header(), chunk(TARGETS * 0 + 255, logits=LOGITS)), INVALID, "uncalibratable", "is marked as not labelled"),
         (
             (header(), chunk(TARGETS * 0, logits=LOGITS)), INVALID, "uncalibratable",
@@ -146,11 +153,14 @@ def test_a_message_that_is_too_large_and_one_that_is_none(channel: grpc.Channel,
         ((header(min_positives=9), chunk(TARGETS, logits=LOGITS)), INVALID, "uncalibratable", "1 labelled positives; needs"),
         ((header(), chunk(TARGETS + 2, logits=LOGITS)), INVALID, "bad_data", "targets is [2, 3]; expected 0, 1, or 255"),
         ((header(), chunk(TARGETS, logits=LOGITS * np.float32(np.nan))), INVALID, "bad_data", "label 'a': scores is NaN in 3"),
-        ((header(), chunk(TARGETS.astype(np.int64), logits=LOGITS)), INVALID, "bad_request", "targets is int64"),
-        ((header(), chunk(TARGETS, logits=LOGITS.astype(float))), INVALID, "bad_request", "logits is float64; expected FP32"),
+        ((header(), chunk(TARGETS.astype(np.int64), logits=LOGITS)),
+         INVALID, "bad_request", "datatype of chunk 0: targets is INT64; expected UINT8"),
+        ((header(), chunk(TARGETS, logits=LOGITS.astype(float))),
+         INVALID, "bad_request", "chunk 0: logits is FP64; expected FP32"),
         ((header(), chunk(TARGETS[:, :1], logits=LOGITS)), INVALID, "bad_request", "targets is [3, 1]; expected that of the"),
         ((header(), chunk(TARGETS[:2], logits=LOGITS)), INVALID, "bad_request", "shape of chunk 0: targets is [2, 2]"),
-        ((header(), chunk(TARGETS[:, :1], logits=LOGITS[:, :1])), INVALID, "bad_request", "that of the logits, [3, 2]"),
+        ((header(), chunk(TARGETS[:, :1], logits=LOGITS[:, :1])),
+         INVALID, "bad_request", "logits is [3, 1]; expected [..., 2 labels]"),
         ((header(), chunk(TARGETS, inputs=np.zeros((3, 5), np.float32))), INVALID, "bad_request", "shape of input 'x'"),
         ((header(), chunk(TARGETS, inputs=np.full((3, 4), np.nan, np.float32))), INVALID, "bad_request", "input 'x'[0, 0]"),
         ((header(), chunk(TARGETS, inputs=np.zeros((2, 4), np.float32))), INVALID, "bad_request", "chunk 0: targets is [3, 2]"),
@@ -160,8 +170,45 @@ def test_a_message_that_is_too_large_and_one_that_is_none(channel: grpc.Channel,
         ),
         ((header(model="other-output"), chunk(TARGETS, logits=LOGITS)), INVALID, "bad_request", "without an output 'logits'"),
         ((header(model="simple"), chunk(TARGETS, logits=LOGITS)), INVALID, "bad_request", "without an output 'logits'"),
-        ((header(), *[chunk(np.zeros((200_000, 2), np.uint8), logits=np.zeros((200_000, 2), np.float32))] * 3),
-         INVALID, "bad_data", "labelled scores is over"),
+        ((header(label_objectives={"c": "max_fbeta=1"}),), INVALID, "bad_input",
+         "objectives for labels is ['c']; expected labels among ['a', 'b']"),
+        ((header(label_objectives={"a": "best=1"}),), INVALID, "bad_input", "objective is 'best=1'; expected one of"),
+        ((header(guarantee=v1.Guarantee(delta=0)),), INVALID, "bad_input", "calibration: delta is 0.0"),
+        ((header(guarantee=v1.Guarantee(delta=float("nan"))),), INVALID, "bad_input", "calibration: delta is nan"),
+        ((header(guarantee=v1.Guarantee(delta=0.1)),),
+         INVALID, "bad_input", "guarantee for objective is max_fbeta=1; expected"),
+        ((header(calibrator="best"),), INVALID, "bad_input", "calibration: calibrator"),
+        ((header(shrink=-1),), INVALID, "bad_input", "calibration: shrink is -1.0"),
+        ((header(shrink=float("inf")),), INVALID, "bad_input", "calibration: shrink is inf"),
+        ((header(fallback="any"),), INVALID, "bad_input", "calibration: fallback is 'any'"),
+        ((header(), chunk(TARGETS, logits=LOGITS, weights=np.ones(3, np.float32))), INVALID, "bad_request",
+         "datatype of chunk 0: weights is FP32; expected FP64"),
+        ((header(), chunk(TARGETS, logits=LOGITS, weights=np.ones(2))), INVALID, "bad_request",
+         "shape of chunk 0: weights is [2]; expected [3]"),
+        ((header(), chunk(TARGETS, logits=LOGITS, weights=-np.ones(3))), INVALID, "bad_data", "weights is [-1.0, -1.0, -1.0]"),
+        ((header(), chunk(TARGETS, logits=LOGITS, groups=np.ones(3))), INVALID, "bad_request",
+         "datatype of chunk 0: groups is FP64; expected BYTES or INT64"),
+        ((header(), chunk(TARGETS, logits=LOGITS, groups=np.ones((3, 2), np.int64))), INVALID, "bad_request",
+         "shape of chunk 0: groups is [3, 2]; expected [3]"),
+        ((header("recall_at_least=0.5", guarantee=v1.Guarantee(delta=0.1, by_group=True)), chunk(TARGETS, logits=LOGITS)),
+         INVALID, "bad_data", "groups is not given; expected one for each row"),
+        ((header("recall_at_least=0.5", guarantee=v1.Guarantee(delta=0.1)), chunk(TARGETS, logits=LOGITS, weights=np.ones(3))),
+         INVALID, "bad_input", "weights is given; expected none with a guarantee"),
+        ((header(), chunk(TARGETS, logits=LOGITS), chunk(logits=LOGITS)), INVALID, "bad_request",
+         "chunk 1: targets is missing; expected given, as in the chunks before it"),
+        ((header(), chunk(TARGETS, logits=LOGITS), chunk(TARGETS, logits=LOGITS, weights=np.ones(3))), INVALID, "bad_request",
+         "chunk 1: weights is given; expected missing"),
+        ((header(), chunk(TARGETS, logits=LOGITS, groups=np.arange(3)),
+          chunk(TARGETS, logits=LOGITS, groups=np.array(["a", "b", "c"]))), INVALID, "bad_request",
+         "chunk 1: groups is text; expected integers"),
+        ((header(), chunk(TARGETS, logits=LOGITS), histogram()), INVALID, "bad_request",
+         "chunk 1: data is a histogram; expected scores, as in the chunks before it"),
+        ((header(), histogram(), chunk(TARGETS, logits=LOGITS)), INVALID, "bad_request",
+         "chunk 1: data is scores; expected a histogram"),
+        ((header(), histogram(targets=tensor_of(TARGETS))), INVALID, "bad_request",
+         "chunk 0: targets is given; expected none beside a histogram"),
+        ((header(), histogram(), histogram(bits=4)), INVALID, "bad_request",
+         "chunk 1: histogram: histogram 1: bits is 4; expected 8, as in histogram 0"),
     ],
 )  # fmt: skip
 def test_calibration(

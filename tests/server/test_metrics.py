@@ -108,7 +108,7 @@ def test_requests_runs_and_calibrations_are_counted(server: ServerProcess, clien
     client.calibrate(fresh, "max_fbeta=1", targets=y, logits=x[:, :2])
     client.calibrate(fresh, "max_fbeta=1", targets=y, logits=x[:, :2], activate=False)
     with pytest.raises(CutpointError):
-        client.calibrate(fresh, "nothing=1", targets=y, logits=x[:, :2])
+        client.calibrate(fresh, "max_fbeta=1", targets=0 * y, logits=x[:, :2])
     after = server.metrics()
     assert {name: after[key] - before.get(key, 0) for name, key in series.items()} == {
         "ok": 2, "bad": 1, "missing": 1, "calibrated": 2, "runs": 2, "rows": 4, "queued": 2, "ran": 2,

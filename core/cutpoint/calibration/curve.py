@@ -107,20 +107,23 @@ class Curve:
         return replace(self, cuts=self.cuts[grows], tp=self.tp[grows], fp=self.fp[grows], below=self.below[grows])
 
     def binned(self, bits: int = 8, limit: int = 32) -> "Curve":
-        """The curve as a histogram of bins 2**-bits wide, from -limit up to limit, would give it; for maps fitted to curves.
+        """The curve that a histogram of bins 2**-bits wide, from -limit up to limit, would give; for maps fitted to curves.
 
-        A curve that is as coarse already is returned as it is. Scores beyond the limits count in the outermost bins.
+        A curve that is as coarse already is returned as it is. What scores below -limit is counted, but at no cut.
         """
         if self.step >= 2.0**-bits or len(self.cuts) == 0:
             return self
-        edge = limit << bits
-        # Clipped twice: before, so that nothing overflows; after, so that the limit is in the last bin.
-        scaled = np.clip(self.cuts, np.float32(-limit), np.float32(limit)) * np.float32(1 << bits)
-        bins = np.clip(np.floor(scaled), -edge, edge - 1).astype(np.int64)
+        step = 2.0**-bits
+        # Clipped before, so that nothing overflows.
+        scaled = np.clip(self.cuts, np.float32(-limit - step), np.float32(limit)) * np.float32(1 << bits)
+        bins = np.floor(scaled).astype(np.int64)
         last = np.flatnonzero(np.append(bins[1:] != bins[:-1], True))
-        cuts = (bins[last] * 2.0**-bits).astype(np.float32)
-        below = np.append(cuts[1:], cuts[-1:] - np.float32(1))
-        return replace(self, cuts=cuts, tp=self.tp[last], fp=self.fp[last], below=below, step=2.0**-bits)
+        edges = (bins[last] * step).astype(np.float32)
+        gap = float(edges[-2] - edges[-1]) if len(edges) > 1 else math.inf
+        below = np.append(edges[1:], edges[-1] - np.float32(min(gap, 1.0) + step))
+        offered = edges >= -limit
+        last, edges, below = last[offered], edges[offered], below[offered]
+        return replace(self, cuts=edges, tp=self.tp[last], fp=self.fp[last], below=below, step=step)
 
 
 def exact_curve(

@@ -134,7 +134,7 @@ def fit_policy(
             rows=data.rows,
             labelled=data.labelled,
             weighted=data.weighted,
-            groups=data.group_count if isinstance(data, Scores) else None,
+            groups=data.group_count if isinstance(data, Scores) else data.rows if data.unit == "group" else None,
             step=data.step or None,
         ),
         guarantee=plan.guarantee,
@@ -175,7 +175,13 @@ def _first_look(
         choice = objective.choose(curve, plan.min_positives)
         return label.without(choice) if isinstance(choice, Infeasible) else label.at(curve, choice)
     lacking = objective.lacking(curve, plan.min_positives)
-    return label.without(lacking) if lacking is not None else _surely(data, i, curve, label, plan.guarantee, delta)
+    if lacking is None:
+        return _surely(data, i, curve, label, plan.guarantee, delta)
+    if curve.rows > 0 and curve.labelled and lacking.needs is not None:
+        sure = _surely(data, i, curve, label, plan.guarantee, delta)
+        if sure.needs is not None and sure.needs.count > lacking.needs:  # the guarantee takes more than the objective
+            return sure
+    return label.without(lacking)
 
 
 def _searched(
@@ -275,7 +281,8 @@ def _with_pooled_cuts(data: Scores | ScoreHistogram, labels: Sequence[_Label], p
         if not math.isfinite(towards):
             continue
         if falls_back:
-            reason = f"the cut of all labels together: {label.reason}"
+            sure = ", without the guarantee" if plan.guarantee is not None else ""
+            reason = f"the cut of all labels together{sure}: {label.reason}"
             found[i] = _moved(data, i, replace(label, status="FALLBACK", needs=None, reason=reason), towards)
         elif label.threshold is not None:
             n = label.counts.positives if label.effective is None else label.effective[0]

@@ -6,11 +6,9 @@ any order. Sketches (KLL, t-digest) are not used: their additive rank errors are
 """
 
 import hashlib
-import json
 import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +16,14 @@ from numpy.typing import NDArray
 from ..dataset import UNLABELLED
 from ..errors import BadData
 from .curve import Counted, Curve, check_weights
+from .encoding import FORMAT, Header, Unit, decode_counts, decode_header, encode, smallest_dtype
 from .parallel import cores, in_order
 
-# In bytes written by `to_bytes`. Raised when their meaning changes; a reader of an older number is then kept here.
-FORMAT: Final = 1
-_MAGIC: Final = b"cutpoint-histogram\n"
 _MOST_LABELS, _MOST_BINS = 1 << 17, 1 << 22
 _BLOCK_LABELS: Final = 32
 _MANY: Final = 1 << 22  # scores, from which threads are worth their start
 _CHUNK_ROWS: Final = 1 << 14  # turned label by label at a time, so that they stay in the processor's cache
 
-Unit = Literal["row", "group"]
 T = TypeVar("T")
 
 
@@ -185,73 +180,48 @@ class ScoreHistogram:
         return merge_histograms((self, other))
 
     def to_bytes(self) -> bytes:
-        """Compact bytes, from which `from_bytes` makes an equal histogram: a header, compressed counts, a SHA-256."""
-        header, counts = self._canonical()
-        most = counts.max(initial=0)
-        width = next((w for w in ("u1", "u2", "u4") if most <= np.iinfo(w).max), "i8")
-        stored = counts.astype("<f8" if self.weighted else f"<{width}")
-        header = {**header, "dtype": stored.dtype.str}
-        text = json.dumps(header, separators=(",", ":")).encode()
-        body = b"".join((_MAGIC, len(text).to_bytes(4, "little"), text, zlib.compress(stored.tobytes(), 1)))
-        return body + hashlib.sha256(body).digest()
+        """Compact bytes, from which `from_bytes` makes an equal histogram."""
+        first, counts = self._occupied()
+        return encode(self._header(first, counts, smallest_dtype(counts, self.weighted)), counts)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Read what `to_bytes` wrote.
+    def from_bytes(cls, data: bytes, labels: Sequence[str] | None = None, most_bytes: int | None = None) -> Self:
+        """Read what `to_bytes` wrote, on another machine perhaps.
+
+        Args:
+            data: the bytes.
+            labels: that they must be of, in this order; None for any.
+            most_bytes: what its whole grid may take in memory; None for any.
 
         Raises:
-            BadData: no histogram, of another format, or damaged.
+            BadData: no histogram, of another format, damaged, of other labels, or too large; checked before it is unpacked.
         """
-        if not data.startswith(_MAGIC):
-            raise BadData.of("histogram", f"{len(data)} bytes that begin otherwise", "bytes that Cutpoint wrote")
-        if len(data) < len(_MAGIC) + 36 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
-            raise BadData("histogram is damaged: its SHA-256 does not fit; expected the bytes as they were written")
-        begin = len(_MAGIC) + 4
-        end = begin + int.from_bytes(data[len(_MAGIC) : begin], "little")
-        try:
-            header = json.loads(data[begin:end])
-            if header.get("format") != FORMAT:
-                raise BadData.of("histogram format", header.get("format"), f"{FORMAT}, the one this version reads")
-            made = cls(
-                header["labels"], limit=header["limit"], bits=header["bits"], weighted=header["weighted"],
-                labelled=header["labelled"], unit=header["unit"],
-            )  # fmt: skip
-            first, width, dtype = int(header["first"]), int(header["width"]), np.dtype(header["dtype"])
-            if dtype.str not in (("<f8",) if made.weighted else ("|u1", "<u2", "<u4", "<i8")):
-                raise ValueError("counts of another type")
-            if not -made._edge - 1 <= first <= first + width <= made._edge + 1:
-                raise ValueError("window outside the grid")
-            size = len(made.labels) * 2 * width * dtype.itemsize
-            inflate = zlib.decompressobj()
-            raw = inflate.decompress(data[end:-32], size + 1)
-            if len(raw) != size:
-                raise ValueError("more or fewer counts than declared")
-            counts = np.frombuffer(raw, dtype).reshape(len(made.labels), 2, width)
-            if counts.size and not (counts.min() >= 0 and np.isfinite(counts).all()):
-                raise ValueError("a negative count")
-            made._expect(int(counts.max(initial=0)))
-            made._first, made._counts = first, counts.astype(made._counts.dtype)
-            made._squares = np.array(header["squares"], np.float64).reshape(-1, 2) if made.weighted else made._squares
-            if len(made._squares) != len(made.labels):
-                raise ValueError("squares of other labels")
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error) as error:
-            if isinstance(error, BadData):
-                raise
-            raise BadData(f"histogram cannot be read ({error!r}); expected bytes that Cutpoint wrote") from error
+        header, begin = decode_header(data, labels, most_bytes)
+        made = cls(
+            header.labels, limit=header.limit, bits=header.bits, weighted=header.weighted, labelled=header.labelled,
+            unit=header.unit,
+        )  # fmt: skip
+        if not -made._edge - 1 <= header.first <= header.first + header.width <= made._edge + 1:
+            window = f"bins {header.first} to {header.first + header.width}"
+            raise BadData.of("histogram window", window, f"within {-made._edge - 1} and {made._edge + 1}")
+        counts = decode_counts(header, data, begin)
+        made._expect(int(counts.max(initial=0)))
+        made._first, made._counts = header.first, counts.astype(made._counts.dtype)
+        if header.squares is not None:
+            made._squares = np.array(header.squares, np.float64).reshape(-1, 2)
         return made
 
     def digest(self) -> str:
         """SHA-256, in hex, of labels, grid and counts: the same for the same scores, however they were sharded."""
-        header, counts = self._canonical()
-        total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        first, counts = self._occupied()
+        total = hashlib.sha256(self._header(first, counts, "<f8" if self.weighted else "<i8").model_dump_json().encode())
         total.update(counts.astype("<f8" if self.weighted else "<i8").tobytes())
         return total.hexdigest()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ScoreHistogram):
             return NotImplemented
-        (header, counts), (others, other_counts) = self._canonical(), other._canonical()
-        return header == others and np.array_equal(counts, other_counts)
+        return self.digest() == other.digest()
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
@@ -339,17 +309,19 @@ class ScoreHistogram:
             return -math.inf
         return math.inf if descending[0] == self._edge else (int(descending[0]) + 1) * self.step
 
-    def _canonical(self) -> tuple[dict[str, Any], NDArray[Any]]:
-        """Header and counts without empty bins at the ends, so that equal counts look alike."""
+    def _occupied(self) -> tuple[int, NDArray[Any]]:
+        """The index of the first occupied bin and the counts from there to the last, so that equal counts look alike."""
         occupied = np.flatnonzero(self._counts.any(axis=(0, 1)))
-        begin, end = (int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else (0, 0)
-        header = {
-            "format": FORMAT, "labels": self.labels, "limit": self.limit, "bits": self.bits, "weighted": self.weighted,
-            "labelled": self.labelled, "unit": self.unit, "first": self._first + begin if end else 0, "width": end - begin,
-        }  # fmt: skip
-        if self.weighted:
-            header["squares"] = self._squares.tolist()
-        return header, self._counts[:, :, begin:end]
+        if not len(occupied):
+            return 0, self._counts[:, :, :0]
+        return self._first + int(occupied[0]), self._counts[:, :, occupied[0] : occupied[-1] + 1]
+
+    def _header(self, first: int, counts: NDArray[Any], dtype: Any) -> Header:
+        squares = tuple((a, b) for a, b in self._squares.tolist()) if self.weighted else None
+        return Header(
+            format=FORMAT, labels=self.labels, limit=self.limit, bits=self.bits, weighted=self.weighted, labelled=self.labelled,
+            unit=self.unit, first=first, width=counts.shape[2], dtype=dtype, squares=squares,
+        )  # fmt: skip
 
 
 def merge_histograms(shards: Sequence[ScoreHistogram]) -> ScoreHistogram:

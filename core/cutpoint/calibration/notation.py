@@ -3,8 +3,9 @@
 import re
 
 from ..errors import BadInput
+from .bounds import AlertRateAtMost, FprAtMost, PrecisionAtLeast, RecallAtLeast
 from .joint import AlertBudget, MaxMicroFBeta
-from .objective import AlertRateAtMost, FprAtMost, MaxFBeta, MinCost, Objective, PrecisionAtLeast, RecallAtLeast
+from .objective import MaxFBeta, MinCost, Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
     kind.name: kind

@@ -83,7 +83,7 @@ class Plan(Record):
             made = cls.model_validate(
                 {
                     "objective": str(parse_objective(whole[0])),
-                    "objectives": {label: str(parse_objective(text)) for label, text in each.items()},
+                    "objectives": {label: str(_objective_of(label, text)) for label, text in each.items()},
                     "guarantee": guarantee,
                     **given,
                 }
@@ -106,3 +106,10 @@ class Plan(Record):
         texts = sorted({self.objective, *self.objectives.values()})
         sure = f" at delta {self.guarantee.delta:g}" if self.guarantee is not None else ""
         return ", ".join(texts) + sure
+
+
+def _objective_of(label: str, text: str) -> Objective:
+    try:
+        return parse_objective(text)
+    except BadInput as error:
+        raise BadInput(f"label {label!r}: {error}") from None

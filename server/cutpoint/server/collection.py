@@ -1,6 +1,5 @@
 """The labelled scores of one Calibrate call, in bounded memory: as they are while they are few, counted once they are many."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 # What a chunk and a group's name take beside their own bytes: a million chunks of one row are not a few megabytes.
 _CHUNK_BYTES, _NAME_BYTES = 1024, 160
+# Weights and groups are sorted along with their rows: what that takes at its most, in times of themselves, as measured.
+_WEIGHTS_TIMES, _GROUPS_TIMES = 12, 6
 
 
 class Collection:
@@ -52,10 +53,12 @@ class Collection:
         parts = (targets, weights, None if groups is None else self._codes(groups))
         self._logits.append(logits)
         self._held += _CHUNK_BYTES + logits.nbytes
-        for kept, part in zip((self._targets, self._weights, self._groups), parts, strict=True):
+        for kept, part, times in zip(
+            (self._targets, self._weights, self._groups), parts, (1, _WEIGHTS_TIMES, _GROUPS_TIMES), strict=True
+        ):
             if part is not None:
                 kept.append(part)
-                self._held += part.nbytes
+                self._held += times * part.nbytes
         if 2 * self._held > self._max_bytes:  # they are joined in the end, and then are there twice
             self._fold(groups is not None)
 
@@ -63,13 +66,11 @@ class Collection:
         """Take a histogram of the same labels and grid as those before; BadRequest where it is not one."""
         self._same_kind(name, {"data": "a histogram"})
         try:
-            self._check_declared(data)
-            found = ScoreHistogram.from_bytes(data)
-            if found.labels != self.labels:
-                raise self._other_labels(found.labels)
+            # Half of what may be held: two are there while they are added, and of a narrow one and a wide one the sum is wide.
+            found = ScoreHistogram.from_bytes(data, self.labels, self._max_bytes // 2)
             self._histogram = found if self._histogram is None else merge_histograms((self._histogram, found))
         except BadData as error:
-            raise BadRequest(f"{name}: histogram: {error}") from error
+            raise BadRequest(f"{name}: {error}") from error
 
     def data(self) -> Scores | ScoreHistogram:
         """Everything taken; nothing more may be added. Uncalibratable where nothing came."""
@@ -102,11 +103,14 @@ class Collection:
         """A number for each group's name: arrays of text are as wide as their longest one, a dictionary is not."""
         if groups.dtype.kind != "O":
             return groups
-        names = self._names
-        for each in set(groups.tolist()).difference(names):
-            names[each] = len(names)
-            self._held += _NAME_BYTES + len(each)
-        return np.array([names[each] for each in groups.tolist()], np.int64)
+        names, codes = self._names, np.empty(len(groups), np.int64)
+        for start in range(0, len(groups), 1 << 14):  # a whole list at a time would keep the event loop waiting
+            some = groups[start : start + (1 << 14)].tolist()
+            for each in set(some).difference(names):
+                names[each] = len(names)
+                self._held += _NAME_BYTES + len(each)
+            codes[start : start + len(some)] = [names[each] for each in some]
+        return codes
 
     def _fold(self, grouped: bool) -> None:
         """From scores to counts."""
@@ -130,36 +134,6 @@ class Collection:
             self._histogram.update(logits, targets, weights)
         except BadData as error:
             raise BadData(f"{name}: {error}") from error
-
-    def _check_declared(self, data: bytes) -> None:
-        """Raise BadData where a histogram is of other labels or would be too large: before any of it is made.
-
-        A few compressed bytes may stand for terabytes, and a narrow histogram added to another far from it for a whole grid.
-        What cannot be read here is left to `ScoreHistogram.from_bytes`, which says so.
-        """
-        begin = data.find(b"\n") + 5  # a line that says what it is, the header's length, the header
-        length = int.from_bytes(data[begin - 4 : begin], "little")
-        longest = 4096 + sum(128 + 12 * len(label) for label in self.labels)
-        if data.startswith(b"cutpoint-histogram\n") and longest < length <= len(data):
-            raise BadData.of("header", f"{length} bytes", f"at most {longest}, for {len(self.labels)} labels")
-        try:
-            header = json.loads(data[begin : begin + min(length, longest)])
-            labels, limit, bits = tuple(header["labels"]), header["limit"], header["bits"]
-            cells = 2 * len(labels) * (2 * limit << bits) if 0 <= bits <= 16 else 0
-            cells *= 8 if header["weighted"] else 4
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return
-        if labels != self.labels:
-            raise self._other_labels(labels)
-        if 2 * cells > self._max_bytes:  # two are there while they are added
-            raise BadData.of(
-                "grid", f"limit {limit}, bits {bits}: {cells / 2**20:.4g} MiB for {len(labels)} labels",
-                f"at most {self._max_bytes / 2**21:g} MiB, half of --max-calibration-mib",
-            )  # fmt: skip
-
-    def _other_labels(self, found: Sequence[object]) -> BadData:
-        expected = f"{list(self.labels[:5])}, {len(self.labels)} in all, the model's, in that order"
-        return BadData.of("labels", f"{str(list(found[:5]))[:150]}, {len(found)} in all", expected)
 
 
 def _given(part: object) -> str:
