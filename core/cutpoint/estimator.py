@@ -257,7 +257,7 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         array: NDArray[Any] = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
         self._multilabel, self._dtype = array.ndim == 2 and array.shape[1] > 1, array.dtype
         if not self._multilabel:
-            kind = type_of_target(y, input_name="y")
+            kind = "binary" if _of_two(array) else type_of_target(y, input_name="y")
             if kind != "binary":
                 raise BadInput(f"Only binary classification is supported. Unknown label type: {kind}")
             return np.asarray(column_or_1d(y, warn=True))
@@ -284,14 +284,14 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _held_out(
         self, X: Any, y: Any, array: NDArray[Any], fit: Mapping[str, Any], split: Mapping[str, Any], grouped: bool
-    ) -> tuple[NDArray[np.intp], Floats]:
+    ) -> tuple[NDArray[np.intp] | slice, Floats]:
         """Fit `estimator_`; which rows were held out, and their logits [row, label]."""
         rows = np.arange(len(array))
         if self._prefit:
             check_is_fitted(self.estimator, "classes_")
             self.estimator_ = self.estimator
             self._positive = self._positive_class(array)
-            return rows, self._logits(X)
+            return slice(None), self._logits(X)
         splits = [(rows[train], rows[test]) for train, test in self._splitter(y, grouped).split(X, y, **split)]
         tested = np.concatenate([test for _, test in splits])
         if len(np.unique(tested)) < len(tested):
@@ -327,7 +327,7 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self._multilabel:
             return 1
         classes = self.classes_
-        if len(classes) != 2 or not np.isin(targets, classes).all():
+        if len(classes) != 2 or not ((targets == classes[0]) | (targets == classes[1])).all():
             raise BadInput.of("classes of y", np.unique(targets)[:5].tolist(), f"two, those of the estimator: {list(classes)}")
         if self.pos_label is not None and self.pos_label not in classes.tolist():
             raise BadInput.of("pos_label", repr(self.pos_label), f"one of {list(classes)}")
@@ -378,6 +378,13 @@ def _log_odds(probabilities: NDArray[Any], classes: NDArray[Any], positive: Any)
     with np.errstate(divide="ignore"):
         odds: Floats = np.log(p[:, chosen].sum(axis=1)) - np.log(p[:, ~chosen].sum(axis=1))
     return odds
+
+
+def _of_two(array: NDArray[Any]) -> bool:
+    """Whether a list of integers plainly has two values or one: told by comparing, where scikit-learn sorts them all."""
+    if array.ndim != 1 or array.dtype.kind not in "biu" or len(array) == 0:
+        return False
+    return bool(((array == array.min()) | (array == array.max())).all())
 
 
 def _finite_limits(logits: Floats) -> tuple[Floats, Floats]:

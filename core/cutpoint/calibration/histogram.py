@@ -17,12 +17,12 @@ from ..dataset import UNLABELLED
 from ..errors import BadData
 from .curve import Counted, Curve, check_weights
 from .encoding import FORMAT, Header, Unit, decode_counts, decode_header, encode, smallest_dtype
-from .parallel import cores, in_order
 
 _MOST_LABELS, _MOST_BINS = 1 << 17, 1 << 22
-_BLOCK_LABELS: Final = 32
-_MANY: Final = 1 << 22  # scores, from which threads are worth their start
-_CHUNK_ROWS: Final = 1 << 14  # turned label by label at a time, so that they stay in the processor's cache
+_EXACT_FLOAT32: Final = 1 << 24  # up to which float32 holds every whole number; a block has no more bins
+_BLOCK_LABELS: Final = 128  # of which the bins stay in the processor's cache while they are counted
+_CHUNK: Final = 1 << 17  # scores of a block that are counted at a time, likewise
+_CHUNK_ROWS: Final = 1 << 14  # looked at at a time
 
 T = TypeVar("T")
 
@@ -127,21 +127,22 @@ class ScoreHistogram:
         self._widen(*self._window(flat, classes if masked else None))
         self._expect(len(flat))
 
-        def count_block(first: int) -> None:
-            block = slice(first, first + _BLOCK_LABELS)
-            for start in range(0, len(flat), _CHUNK_ROWS):
-                chunk = slice(start, start + _CHUNK_ROWS)
+        wide = max(1, min(_BLOCK_LABELS, _EXACT_FLOAT32 // (2 * self._counts.shape[2])))
+        for first in range(0, count, wide):
+            block = slice(first, min(first + wide, count))
+            rows = max(256, _CHUNK // (block.stop - first))
+            shape = (min(rows, len(flat)), block.stop - first)
+            scratch = np.empty(shape, np.float32), np.empty(shape, np.int64)  # used again and again: fresh memory costs as much
+            for start in range(0, len(flat), rows):
+                chunk = slice(start, start + rows)
                 self._count(
                     block,
-                    np.array(flat[chunk, block].T, dtype=np.float32, order="C"),  # a copy always: it is overwritten
-                    None if classes is None else np.ascontiguousarray(classes[chunk, block].T),
+                    flat[chunk, block],
+                    None if classes is None else classes[chunk, block],
                     None if each is None else each[chunk],
                     masked,
+                    scratch,
                 )
-
-        blocks = range(0, count, _BLOCK_LABELS)
-        for _ in in_order(count_block, blocks, min(len(blocks), cores()) if flat.size > _MANY else 1):
-            pass
 
     def curve(self, label: int) -> Curve:
         """The curve of one label, exact at the lower edges of its occupied bins; none offers what scores below -limit."""
@@ -247,39 +248,41 @@ class ScoreHistogram:
     def _count(
         self,
         block: slice,
-        scores: NDArray[np.float32],
+        scores: NDArray[Any],
         targets: NDArray[Any] | None,
         weights: NDArray[np.float64] | None,
         masked: bool,
+        scratch: tuple[NDArray[np.float32], NDArray[np.int64]],
     ) -> None:
-        """Count a chunk of a block of labels, [label, row]; `masked` says whether some entries are not labelled."""
+        """Count a chunk of a block of labels, [row, label]; `masked` says whether some entries are not labelled."""
+        scaled, keys = scratch[0][: len(scores)], scratch[1][: len(scores)]
         # By a power of two: exact; clipped before, so that nothing overflows. Floor, not truncation, below zero.
-        np.clip(scores, -self.limit - self.step, self.limit, out=scores)
-        np.multiply(scores, np.float32(1 << self.bits), out=scores)
-        np.floor(scores, out=scores)
+        np.clip(scores, -self.limit - self.step, self.limit, out=scaled, casting="unsafe")
+        np.multiply(scaled, np.float32(1 << self.bits), out=scaled)
+        np.floor(scaled, out=scaled)
         known = targets != UNLABELLED if masked and targets is not None else None
         if known is not None:
-            scores[~known] = 0  # whatever they are, NaN included
+            scaled[~known] = 0  # whatever they are, NaN included
+        # Flat indices: numpy adds at them at a nanosecond or two each while the block's bins are in cache.
         width = self._counts.shape[2]
-        # Flat indices, label after label: numpy adds a run of them at a nanosecond each while one label's bins are in cache.
-        keys = scores.astype(np.int64)
-        keys += 2 * width * np.arange(len(keys))[:, None] - self._first
+        np.add(scaled, (2 * width * np.arange(keys.shape[1]) - self._first).astype(np.float32), out=scaled)
+        np.copyto(keys, scaled, casting="unsafe")
         flat = self._counts[block].reshape(-1)
-        positive = None if targets is None else targets == 1
         if weights is None:
             one = flat.dtype.type(1)  # of another dtype it would take numpy 15 times as long
-            np.add.at(flat, (keys if known is None else keys[known]).ravel(), one)
-            if positive is not None:  # of all, counted as negatives: these are few
-                hits = keys[positive]
+            np.add.at(flat, keys.reshape(-1) if known is None else keys[known], one)
+            if targets is not None:  # of all, counted as negatives: these are few
+                hits = keys.reshape(-1)[np.flatnonzero(targets == 1)]
                 np.subtract.at(flat, hits, one)
                 np.add.at(flat, hits + width, one)
             return
-        each = np.broadcast_to(weights, keys.shape)
+        each = np.broadcast_to(weights[:, None], keys.shape)
+        positive = np.zeros(keys.shape, bool) if targets is None else targets == 1
         for c in (0, 1):
-            chosen = (positive if c else ~positive) if positive is not None else np.full(keys.shape, not c)
+            chosen = positive if c else ~positive
             chosen = chosen if known is None else chosen & known
             np.add.at(flat, keys[chosen] + c * width, each[chosen])
-            self._squares[block, c] += np.sum(np.where(chosen, each**2, 0.0), axis=1)
+            self._squares[block, c] += np.sum(np.where(chosen, each**2, 0.0), axis=0)
 
     def _widen(self, low: int, high: int) -> None:
         """Make the window hold the bins from `low` to `high`."""

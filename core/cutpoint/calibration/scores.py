@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..dataset import UNLABELLED
 from ..errors import BadData
+from .columns import turned
 from .curve import Curve, check_weights, exact_curve
 from .parallel import cores, in_order
 
@@ -110,12 +111,13 @@ class Scores:
         wanted = range(len(self.labels)) if only is None else only
 
         def block(start: int) -> list[T]:
-            chosen = [label for label in wanted if start <= label < start + _BLOCK]
-            logits = np.ascontiguousarray(self.logits[:, chosen].T)
-            targets = None if self.targets is None else np.ascontiguousarray(self.targets[:, chosen].T)
+            columns = slice(start, start + _BLOCK)
+            logits = turned(self.logits, columns)
+            targets = [None] * len(logits) if self.targets is None else turned(self.targets, columns)
             return [
-                function(label, self._curve(label, logits[i], None if targets is None else targets[i], cuts[label]))
-                for i, label in enumerate(chosen)
+                function(label, self._curve(label, logits[label - start], targets[label - start], cuts[label]))
+                for label in wanted
+                if start <= label < start + _BLOCK
             ]
 
         starts = sorted({label - label % _BLOCK for label in wanted})

@@ -17,8 +17,7 @@ from .histogram import ScoreHistogram
 from .parallel import cores, in_order
 from .scores import Scores
 
-_CHUNK_ROWS: Final = 1 << 14
-_BLOCK_LABELS: Final = 64
+_CHUNK: Final = 1 << 19  # scores that are looked through at a time
 # A window of bins: indices into the cuts of the histogram's curve, first and last.
 Window = tuple[int, int]
 
@@ -62,28 +61,27 @@ def _between(
     data: Scores, low: NDArray[np.float32], high: NDArray[np.float32], to_the_top: set[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
     """Label, score and target of every labelled entry with low <= score < high of its label; <= inf for labels to the top."""
+    top = np.zeros(len(low), bool)
+    top[list(to_the_top)] = True
 
-    def gather(first: int) -> tuple[NDArray[Any], ...]:
-        block = slice(first, first + _BLOCK_LABELS)
-        top = np.array([first + j in to_the_top for j in range(len(low[block]))])
-        parts = []
-        for start in range(0, data.rows, _CHUNK_ROWS):
-            scores = data.logits[start : start + _CHUNK_ROWS, block].astype(np.float32, copy=False)
-            wanted = scores < high[block]
-            if top.any():
-                wanted |= top
-            wanted &= scores >= low[block]
-            rows, labels = np.nonzero(wanted)
-            targets = np.zeros(len(rows), np.uint8)
-            if data.targets is not None:
-                targets = data.targets[start : start + _CHUNK_ROWS, block][rows, labels]
-            kept = targets != UNLABELLED
-            parts.append((labels[kept] + first, scores[rows, labels][kept], targets[kept]))
-        return tuple(np.concatenate([part[k] for part in parts]) for k in range(3))
+    def gather(start: int) -> tuple[NDArray[Any], ...]:
+        scores = data.logits[start : start + rows].astype(np.float32, copy=False)
+        wanted = scores < high
+        if to_the_top:
+            wanted |= top
+        wanted &= scores >= low
+        at = np.flatnonzero(wanted)  # of two dimensions at once it takes numpy several times as long
+        found = scores.reshape(-1)[at]
+        targets = np.zeros(len(at), np.uint8)
+        if data.targets is not None:
+            targets = data.targets[start : start + rows].reshape(-1)[at]
+        kept = targets != UNLABELLED
+        return (at % len(low))[kept], found[kept], targets[kept]
 
-    blocks = range(0, len(data.labels), _BLOCK_LABELS)
-    found = list(in_order(gather, blocks, min(len(blocks), cores())))
-    labels, scores, targets = (np.concatenate([part[k] for part in found]) for k in range(3))
+    rows = max(1, _CHUNK // len(low))
+    starts = range(0, data.rows, rows)
+    parts = list(in_order(gather, starts, min(len(starts), cores())))
+    labels, scores, targets = (np.concatenate([part[k] for part in parts]) for k in range(3))
     return labels, scores, targets
 
 
