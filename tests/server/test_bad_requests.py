@@ -208,7 +208,7 @@ def histogram(bits: int = 8, **fields: Any) -> v1.CalibrateRequest:
         ((header(), histogram(targets=tensor_of(TARGETS))), INVALID, "bad_request",
          "chunk 0: targets is given; expected none beside a histogram"),
         ((header(), histogram(), histogram(bits=4)), INVALID, "bad_request",
-         "chunk 1: histogram: histogram 1: bits is 4; expected 8, as in histogram 0"),
+         "chunk 1: histogram 1: bits is 4; expected 8, as in histogram 0"),
     ],
 )  # fmt: skip
 def test_calibration(

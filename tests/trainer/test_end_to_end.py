@@ -138,7 +138,8 @@ def test_calibrate_from_scores_and_refusals(data, tmp_path):
     assert shipped.author == "me"
 
     # The same scores from a file give the same cut.
-    np.savez(tmp_path / "scores.npz", logits=score_rows(read_bundle(model), dataset, valid)[:, 0], y=dataset.y[valid][:, 0])
+    logits = score_rows(read_bundle(model), dataset, valid)[:, 0]
+    np.savez(tmp_path / "scores.npz", logits=logits, y=dataset.y[valid][:, 0], group=dataset.group[valid])
     cutpoint("calibrate", model, "--scores", tmp_path / "scores.npz", "--objective", "recall_at_least=0.9")
     assert read_bundle(model).policy.labels == shipped.labels
     assert read_bundle(model).policy.data_digest == shipped.data_digest
