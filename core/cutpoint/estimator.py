@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_is_fitted, column_or_1d, has_fit_parameter
 
-from .calibration import Plan, Scores, fit_labels
+from .calibration import Plan, Scores, fit_labels, reasons_of
 from .calibration.curve import check_weights
 from .dataset import UNLABELLED
 from .errors import BadInput, Uncalibratable
@@ -167,9 +167,7 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.policy_labels_ = fit_labels(Scores(logits, targets, names, weights=weights, groups=units), plan)
         undecided = [label for label in self.policy_labels_ if label.threshold is None]
         if undecided and not self.allow_undecided:
-            reasons = "; ".join(f"{label.label}: {label.status}, {label.reason}" for label in undecided[:5])
-            more = f"; and {len(undecided) - 5} more" if len(undecided) > 5 else ""
-            raise Uncalibratable(f"{plan} cannot be met for {len(undecided)} of {len(names)} labels: {reasons}{more}")
+            raise Uncalibratable(f"{plan} cannot be met for {len(undecided)} of {len(names)} labels: {reasons_of(undecided)}")
         thresholds = [np.nan if label.threshold is None else label.threshold for label in self.policy_labels_]
         self.thresholds_ = np.array(thresholds, np.float32)
         return self

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, read_bundle, write_policy
-from ..calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy
+from ..calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy, reasons_of
 from ..dataset import Dataset
 from ..errors import MissingPart, Uncalibratable
 
@@ -47,10 +47,8 @@ def make_policy(
         previous=bundle.policy if bundle is not None and plan.fallback == "previous" else None,
     )
     if policy.undecided and not allow_undecided:
-        reasons = "; ".join(f"{label.label}: {label.status}, {label.reason}" for label in policy.undecided[:5])
-        more = f"; and {len(policy.undecided) - 5} more" if len(policy.undecided) > 5 else ""
-        counted = f"{len(policy.undecided)} of {len(policy.labels)} labels get no threshold"
-        raise Uncalibratable(f"{counted} ({reasons}{more}); --allow-undecided ships it all the same, or change the objective")
+        counted = f"{len(policy.undecided)} of {len(policy.labels)} labels get no threshold ({reasons_of(policy.undecided)})"
+        raise Uncalibratable(f"{counted}; --allow-undecided ships it all the same, or change the objective")
     return policy
 
 

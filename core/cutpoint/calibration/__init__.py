@@ -36,6 +36,7 @@ from .policy import LabelPolicy as LabelPolicy
 from .policy import Needs as Needs
 from .policy import Policy as Policy
 from .policy import Rate as Rate
+from .policy import reasons_of as reasons_of
 from .reliability import ReliabilityBin as ReliabilityBin
 from .reliability import adaptive_calibration_error as adaptive_calibration_error
 from .reliability import brier_skill as brier_skill

@@ -16,7 +16,7 @@ from .guarantee import Guarantee, Guaranteed
 from .histogram import ScoreHistogram
 from .objective import NEVER, Infeasible, Objective
 from .plan import Plan
-from .policy import Counts, DataSummary, Expected, LabelPolicy, Needs, Policy, Status
+from .policy import Counts, DataSummary, Expected, LabelPolicy, Needs, Policy, Status, reasons_of
 from .scores import Cuts, Scores, group_curve, group_peaks
 from .search import count, window_curves, with_rest
 
@@ -102,11 +102,10 @@ def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | Non
         labels = _with_pooled_cuts(data, labels, plan)
     if plan.fallback == "previous":
         labels = [_from_previous(data, i, label, previous) for i, label in enumerate(labels)]
-    if all(label.threshold is None for label in labels):
-        reasons = "; ".join(f"{label.name}: {label.status}, {label.reason}" for label in labels[:5])
-        more = f"; and {len(labels) - 5} more" if len(labels) > 5 else ""
-        raise Uncalibratable(f"{plan} can be met for no label: {reasons}{more}")
-    return tuple(_finished(data, i, label) for i, label in enumerate(labels))
+    fitted = tuple(_finished(data, i, label) for i, label in enumerate(labels))
+    if all(label.threshold is None for label in fitted):
+        raise Uncalibratable(f"{plan} can be met for no label: {reasons_of(fitted)}")
+    return fitted
 
 
 def fit_policy(

@@ -4,6 +4,7 @@ The trainer ships the first one, the server applies the active one, the calibrat
 live traffic with it. JSON; the same document on disk, in the store and on the wire.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -212,3 +213,9 @@ def _upgraded_label(label: Any) -> Any:
     renamed = dict(label)
     needs = renamed.pop("needs_positives", None)
     return renamed if needs is None else {**renamed, "needs": {"count": needs, "of": "positives"}}
+
+
+def reasons_of(labels: Sequence[LabelPolicy]) -> str:
+    """In one line why labels have no threshold: the first five of them, and how many more there are."""
+    shown = "; ".join(f"{label.label}: {label.status}, {label.reason}" for label in labels[:5])
+    return shown + (f"; and {len(labels) - 5} more" if len(labels) > 5 else "")
