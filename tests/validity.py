@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from cutpoint.calibration import Plan, ScoreHistogram, Scores, fit_labels, group_scores, parse_objective
+from cutpoint.calibration import Plan, ScoreHistogram, Scores, fit_labels, parse_objective
 from cutpoint.errors import Uncalibratable
 from numpy.typing import NDArray
 from scipy.integrate import quad_vec
@@ -189,8 +189,8 @@ def _source(setting: Setting, scores: NDArray[np.float32], classes: NDArray[np.u
     groups = np.repeat(np.arange(setting.units), setting.windows)
     if not setting.histogram:
         return Scores(rows.T, targets.T, _names(len(rows)), groups=groups)
-    histogram = ScoreHistogram(_names(len(rows)), unit="group")
-    histogram.update(*group_scores(rows.T, targets.T, groups))
+    histogram = ScoreHistogram(_names(len(rows)), grouped=True)
+    histogram.update(rows.T, targets.T, groups=groups)
     return histogram
 
 

@@ -15,7 +15,6 @@ from cutpoint.calibration import (
     exact_curve,
     fit_labels,
     fit_policy,
-    group_scores,
     parse_objective,
 )
 from cutpoint.calibration.guarantee import declared_ranks
@@ -180,15 +179,15 @@ def group_precision(data: Scores, i: int, precision: float, delta: float) -> flo
 def test_a_histogram_of_groups_gives_the_groups_of_the_scores(text: str) -> None:
     data = grouped(3)
     assert data.targets is not None and data.groups is not None
-    histogram = ScoreHistogram(data.labels, unit="group")
-    histogram.update(*group_scores(data.logits, data.targets, data.groups))
+    histogram = ScoreHistogram(data.labels, grouped=True)
+    histogram.update(data.logits, data.targets, groups=data.groups)
     plan = Plan.of(text, delta=0.1, by_group=True, calibrator="none")
     for i, (a, b) in enumerate(zip(fit_labels(data, plan), fit_labels(histogram, plan), strict=True)):
         assert a.threshold is not None and b.threshold is not None and a.guarantee == b.guarantee
         c = 1 if text.startswith("recall") else 0
         one, other = alerting(data, i, a.threshold, c), alerting(data, i, b.threshold, c)
         assert one == other  # scores are tenths, further apart than bins
-        assert (b.counts.tp, b.counts.fp) == (len(alerting(data, i, b.threshold, 1)), len(alerting(data, i, b.threshold, 0)))
+        assert a.counts == b.counts  # of rows, both
 
 
 def test_expected_rates_take_groups_as_what_is_independent() -> None:
@@ -328,7 +327,7 @@ def a_policy(data: Any, plan: Plan, previous: Policy | None = None) -> Policy:
 
 
 def test_a_label_with_too_few_positives_keeps_its_previous_cut() -> None:
-    before = a_policy(few(20, seed=1), Plan.of("max_fbeta=1")).model_copy(update={"version": 7})
+    before = a_policy(few(20, seed=1), Plan.of("recall_at_least=0.9")).model_copy(update={"version": 7})
     data, plan = few(3), Plan.of("recall_at_least=0.9", min_positives=5, fallback="previous")
     policy = a_policy(data, plan, before)
     label, old = policy.labels[0], before.labels[0]
@@ -343,9 +342,10 @@ def test_a_label_with_too_few_positives_keeps_its_previous_cut() -> None:
     masked[:, 0] = 255
     kept = fit_labels(Scores(data.logits, masked, data.labels), plan, before)[0]
     assert (kept.threshold, kept.expected, kept.counts.rows) == (old.threshold, old.expected, 0)
-    # With no previous policy, or none for this label, there is no cut.
+    # With no previous policy, none for this label, or one for another objective there is no cut.
     renamed = before.model_copy(update={"labels": before.labels[1:]})
-    for previous in (None, renamed):
+    other = a_policy(few(20, seed=1), Plan.of("max_fbeta=1"))
+    for previous in (None, renamed, other):
         assert fit_labels(data, plan, previous)[0].status == "INSUFFICIENT"
 
 
@@ -403,3 +403,18 @@ def test_shrinking_finds_better_cuts_at_five_positives() -> None:
 
         gains.append(macro_f1(4.0) - macro_f1(0.0))
     assert min(gains) > 0 and np.mean(gains) > 0.01, gains
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_label_without_rows_gets_no_pooled_cut_and_costs_the_others_nothing(counted: bool) -> None:
+    data = few(20)
+    assert data.targets is not None
+    masked = data.targets.copy()
+    masked[:, 1] = 255
+    source: Scores | ScoreHistogram = Scores(data.logits, masked, data.labels)
+    if counted:
+        source = ScoreHistogram(data.labels)
+        source.update(data.logits, masked)
+    fitted = fit_labels(source, Plan.of("max_fbeta=1", fallback="pooled"))
+    assert (fitted[1].status, fitted[1].reason) == ("INSUFFICIENT", "no labelled rows")
+    assert all(label.status == "OK" for i, label in enumerate(fitted) if i != 1)

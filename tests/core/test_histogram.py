@@ -10,10 +10,10 @@ import zlib
 
 import numpy as np
 import pytest
-from cutpoint.calibration import Curve, encoding, exact_curve
+from cutpoint.calibration import Curve, encoding, exact_curve, group_scores
 from cutpoint.calibration import histogram as histograms
 from cutpoint.calibration.histogram import ScoreHistogram, merge_histograms
-from cutpoint.errors import BadData
+from cutpoint.errors import BadData, BadInput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,12 +242,13 @@ def test_shards_merged_in_any_order_and_grouping_are_one_pass(data: Data, chance
 def test_other_counts_are_not_equal() -> None:
     def count(score: float, target: int = 0, **options: object) -> ScoreHistogram:
         histogram = ScoreHistogram(["a"], **{"limit": 8, "bits": 2, **options})  # type: ignore[arg-type]
-        histogram.update(np.array([[score]]), np.array([[target]]))
+        groups = np.array([0]) if histogram.has_groups else None
+        histogram.update(np.array([[score]]), np.array([[target]]), groups=groups)
         return histogram
 
     one = count(0.1)
     assert one == count(0.2) and one.digest() == count(0.2).digest()  # the same bin
-    for other in (count(0.3), count(0.1, 1), one.merge(one), count(0.1, limit=9), count(0.1, bits=3), count(0.1, unit="group")):
+    for other in (count(0.3), count(0.1, 1), one.merge(one), count(0.1, limit=9), count(0.1, bits=3), count(0.1, grouped=True)):
         assert one != other and one.digest() != other.digest()
     assert one != "a histogram"
     with pytest.raises(TypeError, match="unhashable"):
@@ -271,7 +272,7 @@ def test_a_merged_histogram_is_a_new_one() -> None:
         ("bits", {"bits": 4}, "4"),
         ("weighted", {"weighted": True}, "True"),
         ("labelled", {"labelled": False}, "False"),
-        ("unit", {"unit": "group"}, "group"),
+        ("has_groups", {"grouped": True}, "True"),
     ],
 )
 def test_histograms_of_another_kind_do_not_merge(name: str, option: dict[str, object], shown: str) -> None:
@@ -538,11 +539,11 @@ def test_bytes_make_an_equal_histogram(data: Data) -> None:
 
 @pytest.mark.parametrize("count", [1, 255, 256, 65_535, 65_536])
 def test_bytes_keep_counts_of_any_width(count: int) -> None:
-    histogram = ScoreHistogram(["ä\n\"'"], unit="group", labelled=False)
+    histogram = ScoreHistogram(["ä\n\"'"], labelled=False)
     histogram.update(np.zeros((count, 1), np.float32), None)
     back = ScoreHistogram.from_bytes(histogram.to_bytes())
     assert back == histogram and back.curve(0).fp.tolist() == [count]
-    assert (back.labels, back.unit, back.labelled, back.weighted) == (("ä\n\"'",), "group", False, False)
+    assert (back.labels, back.has_groups, back.labelled, back.weighted) == (("ä\n\"'",), False, False, False)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -555,7 +556,7 @@ def test_bytes_of_empty_and_weighted_ones(weighted: bool, labelled: bool) -> Non
         histogram.update(np.array([[0.1, np.inf], [-9, 3]]), targets if labelled else None, weights if weighted else None)
     back = ScoreHistogram.from_bytes(histogram.to_bytes())
     assert back == histogram and back.digest() == histogram.digest()
-    assert (back.limit, back.bits, back.weighted, back.labelled, back.unit) == (5, 3, weighted, labelled, "row")
+    assert (back.limit, back.bits, back.weighted, back.labelled) == (5, 3, weighted, labelled)
     assert [curve.effective for curve in curves_of(back)] == [curve.effective for curve in curves_of(histogram)]
 
 
@@ -678,3 +679,55 @@ def test_a_threshold_above_all_alerts_on_none() -> None:
         column = np.array(scores, np.float32)[:, None]
         assert made((4, 2, column, np.ones_like(column))).curve(0).threshold(-1) == expected
     assert ScoreHistogram(["a"]).curve(0).threshold(-1) == np.inf
+
+
+def test_groups_are_counted_beside_the_rows_and_travel_with_them() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random((600, 2)) < 0.1).astype(np.uint8)
+    z = rng.normal(size=y.shape).astype(np.float32) + 2 * y
+    groups = np.arange(600) // 4
+    plain = ScoreHistogram(["a", "b"])
+    plain.update(z, y)
+    shards = [ScoreHistogram(["a", "b"], grouped=True) for _ in range(3)]
+    for i, shard in enumerate(shards):
+        part = groups % 3 == i
+        shard.update(z[part], y[part], groups=groups[part])
+    whole = ScoreHistogram(["a", "b"], grouped=True)
+    whole.update(z, y, groups=groups)
+    merged = merge_histograms([ScoreHistogram.from_bytes(shard.to_bytes(), ["a", "b"]) for shard in shards])
+    assert merged == whole != plain and merged.digest() == whole.digest()
+    units = ScoreHistogram(["a", "b"])
+    units.update(*group_scores(z, y, groups))
+    for label in range(2):
+        for name in ("cuts", "tp", "fp"):
+            np.testing.assert_array_equal(getattr(whole.curve(label), name), getattr(plain.curve(label), name))
+            for rate in ("recall", "fpr"):
+                found = getattr(whole.unit_curve(label, rate), name)
+                np.testing.assert_array_equal(found, getattr(units.curve(label), name))
+    with pytest.raises(BadInput, match="precision; expected recall or fpr"):
+        whole.unit_curve(0, "precision")
+    with pytest.raises(BadData, match="groups is not given"):
+        plain.unit_curve(0, "recall")
+    with pytest.raises(BadData, match="has_groups"):
+        merge_histograms([plain, whole])
+    for options in ({"weighted": True}, {"labelled": False}):
+        with pytest.raises(BadData, match="grouped histogram"):
+            ScoreHistogram(["a"], grouped=True, **options)
+    with pytest.raises(BadData, match="groups is missing"):
+        whole.update(z, y)
+    with pytest.raises(BadData, match="groups is given"):
+        plain.update(z, y, groups=groups)
+
+
+def test_a_row_of_weight_0_is_left_out_whatever_it_scores() -> None:
+    histogram = ScoreHistogram(["a"], weighted=True)
+    histogram.update(np.array([[np.nan], [1.0]]), np.array([[1], [1]]), np.array([0.0, 2.0]))
+    assert histogram.totals.tolist() == [[0.0, 2.0]]
+
+
+def test_positives_among_rows_of_unknown_class_are_refused() -> None:
+    histogram = ScoreHistogram(["a"], labelled=False)
+    histogram.update(np.array([[1.0], [2.0]]), None)
+    header, counts = unframed(histogram.to_bytes())
+    with pytest.raises(BadData, match="positives; expected none, where no classes are known"):
+        ScoreHistogram.from_bytes(reframed(header, counts[::-1]))

@@ -187,10 +187,13 @@ def test_a_histogram_of_group_units_has_the_group_curve() -> None:
     logits, targets, names = data(300, 2)
     logits = np.floor(logits * 4) / 4  # on the grid, so that both are exact
     groups = np.arange(300) // 7
-    histogram = ScoreHistogram(names, unit="group")
-    histogram.update(*group_scores(logits, targets, groups))
+    histogram = ScoreHistogram(names, grouped=True)
+    histogram.update(logits, targets, groups=groups)
     for i in range(2):
-        one, other = group_curve(group_peaks(logits[:, i], targets[:, i], groups, 43), "recall"), histogram.curve(i)
+        one, other = (
+            group_curve(group_peaks(logits[:, i], targets[:, i], groups, 43), "recall"),
+            histogram.unit_curve(i, "recall"),
+        )
         for name in ("cuts", "tp", "fp"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert (one.positives, one.negatives) == (other.positives, other.negatives)

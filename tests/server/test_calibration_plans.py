@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bundles import linear_onnx
 from cutpoint.bundle import read_bundle
-from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_labels, group_scores, merge_histograms
+from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_labels, merge_histograms
 from cutpoint.client import AioClient, Client
 from cutpoint.errors import BadData, BadInput, Uncalibratable
 from cutpoint.server import ServerConfig
@@ -46,9 +46,15 @@ def fitted(objective: str | list[str], data: Scores | ScoreHistogram | None = No
     return fit_labels(data if data is not None else Scores(Z, Y, LABELS), Plan.of(objective, **given))
 
 
-def counted(logits: np.ndarray, targets: np.ndarray | None, labels: tuple[str, ...] = LABELS, **options: Any) -> ScoreHistogram:
-    histogram = ScoreHistogram(labels, **options)
-    histogram.update(logits, targets)
+def counted(
+    logits: np.ndarray,
+    targets: np.ndarray | None,
+    labels: tuple[str, ...] = LABELS,
+    groups: np.ndarray | None = None,
+    **options: Any,
+) -> ScoreHistogram:
+    histogram = ScoreHistogram(labels, grouped=groups is not None, **options)
+    histogram.update(logits, targets, groups=groups)
     return histogram
 
 
@@ -167,7 +173,7 @@ def test_histograms_of_shards_are_one_histogram_of_all(client: Client, fresh: st
     assert (done.policy.data.source, done.policy.data.step, done.policy.data.rows) == ("histogram", 2**-8, whole.rows)
     reverse = client.calibrate(fresh, "recall_at_least=0.8", histograms=shards[::-1])
     assert reverse.policy.data_digest == whole.digest()
-    grouped = [counted(*group_scores(Z[part], Y[part], np.arange(600)[part] // 5), unit="group") for part in parts]
+    grouped = [counted(Z[part], Y[part], groups=np.arange(600)[part] // 5) for part in parts]
     sure = client.calibrate(
         fresh, "recall_at_least=0.7", histograms=[each.to_bytes() for each in grouped], delta=0.1, by_group=True
     )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_live_and_ready(triton: dict[str, Any]) -> None:
 
 
 def test_metadata(triton: dict[str, Any]) -> None:
-    assert triton["server"] == {"name": "cutpoint", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    assert triton["server"] == {"name": "cutpoint", "version": version_of("cutpoint"), "extensions": ["binary_tensor_data"]}
     assert triton["simple"] == {
         "name": "simple",
         "versions": ["1"],

@@ -159,11 +159,17 @@ def exact_curve(
     if not counts.all():
         scores, targets = scores[counts], targets[counts]
         weights = weights[counts] if weights is not None else None
-    scores = scores.astype(np.float32, copy=False)
+    scores = as_float32(scores)
     curve = _counted(scores, targets == 1, cuts == "positives") if weights is None else _weighed(scores, targets == 1, weights)
     if cuts == "positives" and weights is not None:
         curve = curve.at_positives()
     return replace(curve, labelled=False) if unknown else curve
+
+
+def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Scores as they are compared: float32, infinite where they are beyond it; a view where they are float32 already."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def check_targets(targets: NDArray[Any]) -> None:

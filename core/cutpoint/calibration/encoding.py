@@ -23,7 +23,6 @@ _MAGIC: Final = b"cutpoint-histogram\n"
 _LENGTH, _DIGEST = 4, 32
 _MOST_COUNTED: Final = float(1 << 62)  # rows, of which sums still are whole
 
-Unit = Literal["row", "group"]
 Square = Annotated[float, Field(ge=0, le=1e300)]
 
 
@@ -35,6 +34,7 @@ class Header(Record):
         width: bins that are stored.
         dtype: of the counts.
         squares: of weighted rows, the sums of squared weights of negatives and positives, by label.
+        units_bytes: length of a histogram of groups, as bytes, that follows the counts; 0 for none.
     """
 
     format: StrictInt
@@ -43,18 +43,18 @@ class Header(Record):
     bits: Annotated[StrictInt, Field(ge=0, le=16)]
     weighted: StrictBool
     labelled: StrictBool
-    unit: Unit
     first: StrictInt
     width: Annotated[StrictInt, Field(ge=0)]
     dtype: Literal["|u1", "<u2", "<u4", "<i8", "<f8"]
     squares: tuple[tuple[Square, Square], ...] | None = None
+    units_bytes: Annotated[StrictInt, Field(ge=0)] = 0
 
 
-def encode(header: Header, counts: NDArray[Any]) -> bytes:
-    """The bytes of a header and its counts, which are stored as the header's dtype."""
+def encode(header: Header, counts: NDArray[Any], units: bytes = b"") -> bytes:
+    """The bytes of a header, of its counts, which are stored as the header's dtype, and of a histogram of groups."""
     text = header.model_dump_json(exclude_none=True).encode()
     packed = zlib.compress(counts.astype(header.dtype).tobytes(), 1)
-    body = b"".join((_MAGIC, len(text).to_bytes(_LENGTH, "little"), text, packed))
+    body = b"".join((_MAGIC, len(text).to_bytes(_LENGTH, "little"), text, packed, units))
     return body + hashlib.sha256(body).digest()
 
 
@@ -105,6 +105,15 @@ def decode_header(data: bytes, labels: Sequence[str] | None, most_bytes: int | N
     return header, begin + length
 
 
+def units_of(header: Header, data: bytes) -> bytes:
+    """The bytes of the histogram of groups; empty for none."""
+    return data[_units_begin(header, data) : -_DIGEST] if header.units_bytes else b""
+
+
+def _units_begin(header: Header, data: bytes) -> int:
+    return max(0, len(data) - _DIGEST - header.units_bytes)
+
+
 def decode_counts(header: Header, data: bytes, begin: int) -> NDArray[Any]:
     """The counts [label, class, bin] that begin at `begin`; BadData where they are not as the header says."""
     shape = (len(header.labels), 2, header.width)
@@ -114,12 +123,14 @@ def decode_counts(header: Header, data: bytes, begin: int) -> NDArray[Any]:
         raise BadData.of("histogram squares", f"{len(header.squares)} pairs", f"one for each of {len(header.labels)} labels")
     size = 2 * len(header.labels) * header.width * np.dtype(header.dtype).itemsize
     try:
-        raw = zlib.decompressobj().decompress(data[begin:-_DIGEST], size + 1)
+        raw = zlib.decompressobj().decompress(data[begin : _units_begin(header, data)], size + 1)
     except (zlib.error, OverflowError) as error:
         raise BadData(f"histogram counts cannot be unpacked ({error}); expected the bytes as they were written") from None
     if len(raw) != size:
         raise BadData.of("histogram counts", f"more or fewer counts, {len(raw)} bytes", f"{size} bytes, as the header declares")
     counts = np.frombuffer(raw, header.dtype).reshape(shape)
+    if not header.labelled and counts[:, 1].any():
+        raise BadData.of("histogram counts", "positives", "none, where no classes are known")
     most = math.inf if header.weighted else _MOST_COUNTED
     if counts.size and not (counts.min() >= 0 and counts.sum(dtype=np.float64) < most):
         raise BadData.of("histogram counts", "a negative count, or too many", "counts or sums of weights from 0")

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..dataset import UNLABELLED
 from ..errors import BadData
+from .curve import as_float32
 from .interval import clopper_pearson
 from .policy import Counts, Expected, Rate
 
@@ -66,7 +67,7 @@ def expected_of_groups(
 
     known = np.full(len(scores), True) if targets is None else targets != UNLABELLED
     each = np.ones(len(scores)) if weights is None else weights
-    alerts = (scores.astype(np.float32) >= np.float32(threshold)) & known
+    alerts = (as_float32(scores) >= np.float32(threshold)) & known
     positive = np.zeros(len(scores), bool) if targets is None else targets == 1
     count = int(groups.max()) + 1
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ..errors import BadData, BadInput, Uncalibratable
 from .calibrator import Calibrator, fit_calibrator, fit_pooled
 from .curve import Curve, exact_curve
-from .expected import expected_at, expected_of_groups
 from .guarantee import Guarantee, Guaranteed
 from .histogram import ScoreHistogram
+from .notation import parse_objective
 from .objective import NEVER, Infeasible, Objective
 from .plan import Plan
-from .policy import Counts, DataSummary, Expected, LabelPolicy, Needs, Policy, Status, reasons_of
-from .scores import Cuts, Scores, group_curve, group_peaks
+from .policy import Counts, Expected, LabelPolicy, Needs, Policy, Status, reasons_of
+from .scores import Cuts, Scores
 from .search import count, window_curves, with_rest
 
 # Rows, from which it is faster to count the scores of all labels first than to sort them.
@@ -86,9 +86,7 @@ def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | Non
     ]
 
     def look(i: int, curve: Curve, points: Curve | None = None) -> _Label:
-        return _first_look(
-            data, i, curve, objectives[i], plan, delta, points if points is not None or not pools else curve.binned()
-        )
+        return _first_look(data, i, curve, objectives[i], plan, delta, (points or curve).binned() if pools else None)
 
     found = _searched(data, objectives, plan, delta, look) if isinstance(data, Scores) else {}
     rest = [i for i in range(len(objectives)) if i not in found]
@@ -128,14 +126,7 @@ def fit_policy(
         created=created,
         author=author,
         data_digest=data.digest(),
-        data=DataSummary(
-            source="scores" if isinstance(data, Scores) else "histogram",
-            rows=data.rows,
-            labelled=data.labelled,
-            weighted=data.weighted,
-            groups=data.group_count if isinstance(data, Scores) else data.rows if data.unit == "group" else None,
-            step=data.step or None,
-        ),
+        data=data.summary(),
         guarantee=plan.guarantee,
         labels=fit_labels(data, plan, previous),
     )
@@ -156,8 +147,7 @@ def _check_guarantee(data: Scores | ScoreHistogram, objectives: Sequence[Objecti
         objective.check_guarantee()
     if data.weighted:
         raise BadInput.of("weights", "given", "none with a guarantee: no exact bound is known for weighted rows")
-    has_groups = data.groups is not None if isinstance(data, Scores) else data.unit == "group"
-    if guarantee.unit == "group" and not has_groups:
+    if guarantee.unit == "group" and not data.has_groups:
         raise BadData.of("groups", "not given", "one for each row, for a guarantee by group")
 
 
@@ -209,14 +199,7 @@ def _surely(data: Scores | ScoreHistogram, i: int, curve: Curve, label: _Label, 
     objective = label.objective
     assert objective.rate is not None  # checked at the beginning
     unit = guarantee.unit
-    counted = curve
-    if unit == "group" and isinstance(data, Scores):
-        assert data.groups is not None and data.group_count is not None
-        counted = group_curve(group_peaks(*data.column(i), data.groups, data.group_count), objective.rate)
-    elif unit == "group" and objective.rate not in ("recall", "fpr"):
-        raise BadInput.of(
-            f"guarantee by group of {objective} from a histogram", objective.rate, "recall or fpr: others need the scores"
-        )
+    counted = data.unit_curve(i, objective.rate) if unit == "group" else curve
     choice = objective.choose_surely(counted, delta, f"{unit}s")
     if isinstance(choice, Infeasible):
         return label.without(choice)
@@ -267,7 +250,7 @@ def _with_pooled_cuts(data: Scores | ScoreHistogram, labels: Sequence[_Label], p
         if label.objective.joint or label.guarantee is not None:
             continue
         moves = plan.shrink > 0 and label.threshold is not None and not label.objective.constraint and len(labels) > 1
-        falls_back = plan.fallback == "pooled" and label.status == "INSUFFICIENT"
+        falls_back = plan.fallback == "pooled" and label.status == "INSUFFICIENT" and label.counts.rows > 0
         if not (moves or falls_back):
             continue
         text = str(label.objective)
@@ -326,9 +309,10 @@ def _from_previous(data: Scores | ScoreHistogram, i: int, label: _Label, previou
     if label.status != "INSUFFICIENT" or previous is None:
         return label
     before = next((each for each in previous.labels if each.label == label.name), None)
-    if before is None or before.threshold is None:
-        return label
-    reason = f"the cut of policy {previous.version}: {label.reason}"
+    if before is None or before.threshold is None or type(parse_objective(before.objective)) is not type(label.objective):
+        return label  # a cut for an alert rate is none for a recall
+    was = "" if before.objective == str(label.objective) else f" for {before.objective}"
+    reason = f"the cut of policy {previous.version}{was}: {label.reason}"
     kept = replace(label, status="FALLBACK", needs=None, reason=reason, calibrator=before.calibrator)
     if label.counts.rows == 0:
         return replace(kept, threshold=before.threshold, expected=before.expected)
@@ -338,10 +322,7 @@ def _from_previous(data: Scores | ScoreHistogram, i: int, label: _Label, previou
 def _finished(data: Scores | ScoreHistogram, i: int, label: _Label) -> LabelPolicy:
     expected = label.expected
     if label.threshold is not None and expected is None:
-        if isinstance(data, Scores) and data.groups is not None:
-            expected = expected_of_groups(*data.column(i), data.weights, data.groups, label.threshold)
-        else:
-            expected = expected_at(label.counts, label.effective)
+        expected = data.expected(i, label.threshold, label.counts, label.effective)
     return LabelPolicy(
         label=label.name,
         objective=str(label.objective),

@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset import UNLABELLED
-from ..errors import BadData
+from ..errors import BadData, BadInput
 from .curve import Counted, Curve, check_weights
-from .encoding import FORMAT, Header, Unit, decode_counts, decode_header, encode, smallest_dtype
+from .encoding import FORMAT, Header, decode_counts, decode_header, encode, smallest_dtype, units_of
+from .expected import expected_at
+from .guarantee import RateName
+from .policy import Counts, DataSummary, Expected
+from .scores import Cuts, for_rows, group_scores
 
 _MOST_LABELS, _MOST_BINS = 1 << 17, 1 << 22
 _EXACT_FLOAT32: Final = 1 << 24  # up to which float32 holds every whole number; a block has no more bins
@@ -42,7 +46,7 @@ class ScoreHistogram:
         bits: int = 8,
         weighted: bool = False,
         labelled: bool = True,
-        unit: Unit = "row",
+        grouped: bool = False,
     ) -> None:
         """An empty histogram.
 
@@ -52,21 +56,23 @@ class ScoreHistogram:
             bits: a bin is 2**-bits wide.
             weighted: whether weights are summed instead of rows counted.
             labelled: whether classes are known; without them only alert rates follow.
-            unit: what a count counts; "group" where the scores are of groups (`group_scores`), for guarantees by group.
+            grouped: whether rows come in groups, which are then counted beside them: guarantees by group follow from it.
 
         Raises:
-            BadData: no labels, one twice, or a grid of more than 2**22 bins.
+            BadData: no labels, one twice, a grid of more than 2**22 bins, or groups of weighted or unlabelled rows.
         """
         self.labels = tuple(labels)
         if not 1 <= len(self.labels) <= _MOST_LABELS or len(set(self.labels)) != len(self.labels):
             raise BadData.of("histogram labels", list(self.labels[:5]), f"1 to {_MOST_LABELS} different names")
-        if unit not in ("row", "group"):
-            raise BadData.of("histogram unit", repr(unit), "row or group")
+        if grouped and (weighted or not labelled):
+            raise BadData.of("grouped histogram", f"{weighted=}, {labelled=}", "of labelled rows without weights")
         if not (limit >= 1 and 0 <= bits <= 16 and 2 * limit << bits <= _MOST_BINS):
             raise BadData.of(
                 "histogram grid", f"limit {limit}, bits {bits}", f"limit from 1, bits 0 to 16, {_MOST_BINS} bins at most"
             )
-        self.limit, self.bits, self.weighted, self.labelled, self.unit = limit, bits, weighted, labelled, unit
+        self.limit, self.bits, self.weighted, self.labelled = limit, bits, weighted, labelled
+        # Groups as units (`group_scores`), two where a group has both classes; of no rate that rows have.
+        self._units = ScoreHistogram(self.labels, limit=limit, bits=bits) if grouped else None
         self._edge = limit << bits  # index of the overflow bin; bin i begins at i * step; -edge - 1 is the underflow bin
         # Only the occupied window of bins is held: [label, class, bin - first]; class 1 is positive.
         self._first = 0
@@ -80,9 +86,14 @@ class ScoreHistogram:
         return 2.0**-self.bits
 
     @property
+    def has_groups(self) -> bool:
+        """Whether groups are counted beside the rows."""
+        return self._units is not None
+
+    @property
     def nbytes(self) -> int:
         """Memory that the counts take."""
-        return self._counts.nbytes
+        return self._counts.nbytes + (0 if self._units is None else self._units.nbytes)
 
     @property
     def rows(self) -> int:
@@ -97,13 +108,22 @@ class ScoreHistogram:
         totals: Counted = self._counts.sum(axis=2, dtype=np.float64 if self.weighted else np.int64)
         return totals
 
-    def update(self, scores: NDArray[Any], targets: NDArray[Any] | None, weights: NDArray[Any] | None = None) -> None:
+    def update(
+        self,
+        scores: NDArray[Any],
+        targets: NDArray[Any] | None,
+        weights: NDArray[Any] | None = None,
+        groups: NDArray[Any] | None = None,
+    ) -> None:
         """Count more scores; on an error nothing is counted.
 
         Args:
             scores: [..., label] logits, any float dtype; compared as float32.
             targets: the same shape: 0, 1 or `UNLABELLED` (255), which is left out. None where no classes are known.
-            weights: [...], one for each row, finite and not negative; given exactly where the histogram is weighted.
+            weights: [...], one for each row, finite and not negative; given exactly where the histogram is weighted. A row of
+                weight 0 is left out.
+            groups: [...], one for each row, or of the first axis only, integers or text; given exactly where the histogram is
+                grouped. A group must be whole in one update: in two it would count twice.
 
         Raises:
             BadData: shapes differ, a target is none of the three values, a score that counts is NaN, weights do not fit.
@@ -118,9 +138,15 @@ class ScoreHistogram:
             raise BadData.of("shape of targets", list(np.asarray(targets).shape), f"{list(scores.shape)}, as the scores")
         if (weights is not None) != self.weighted:
             raise BadData.of("weights", "missing" if weights is None else "given", f"{self.weighted=}: the other way round")
+        if (groups is not None) != self.has_groups:
+            raise BadData.of("groups", "missing" if groups is None else "given", f"{self.has_groups=}: the other way round")
         flat = scores.reshape(-1, count)
         classes = None if targets is None else np.asarray(targets).reshape(-1, count)
         each = None if weights is None else check_weights(np.asarray(weights), scores.shape[:-1]).reshape(-1)
+        names = None if groups is None else for_rows("groups", np.asarray(groups), scores.shape[:-1])
+        if each is not None and not each.all():
+            kept = each > 0
+            flat, classes, each = flat[kept], None if classes is None else classes[kept], each[kept]
         if flat.size == 0:
             return
         masked = classes is not None and _check_targets(classes)
@@ -143,6 +169,29 @@ class ScoreHistogram:
                     masked,
                     scratch,
                 )
+        if self._units is not None and classes is not None and names is not None:
+            self._units.update(*group_scores(flat, classes, names))
+
+    def unit_curve(self, label: int, rate: RateName) -> Curve:
+        """The curve of one label that counts groups, for a guarantee of `rate` by group.
+
+        Raises:
+            BadData: groups are not counted.
+            BadInput: a rate for which counts of peaks do not do: of others than recall and fpr.
+        """
+        if self._units is None:
+            raise BadData.of("groups", "not given", "a histogram of rows in groups, for a guarantee by group")
+        if rate not in ("recall", "fpr"):
+            raise BadInput.of("rate of a guarantee by group from a histogram", rate, "recall or fpr: others need the scores")
+        return self._units.curve(label)
+
+    def expected(self, label: int, threshold: float, counts: Counts, effective: tuple[float, float] | None) -> Expected:
+        """The rates expected at a cut of one label; rows are taken as independent, since counts do not say otherwise."""
+        return expected_at(counts, effective)
+
+    def summary(self) -> DataSummary:
+        """What a policy says that it was made from."""
+        return DataSummary(source="histogram", rows=self.rows, labelled=self.labelled, weighted=self.weighted, step=self.step)
 
     def curve(self, label: int) -> Curve:
         """The curve of one label, exact at the lower edges of its occupied bins; none offers what scores below -limit."""
@@ -171,9 +220,9 @@ class ScoreHistogram:
         )
 
     def map_curves(
-        self, function: Callable[[int, Curve], T], cuts: object = None, only: Sequence[int] | None = None
+        self, function: Callable[[int, Curve], T], cuts: Sequence[Cuts] = (), only: Sequence[int] | None = None
     ) -> Iterator[T]:
-        """`function(label, curve)` for all labels, or `only` some, in order; with all cuts that the grid offers."""
+        """`function(label, curve)` for all labels, or `only` some, in order; whatever `cuts`, with all that the grid offers."""
         return (function(label, self.curve(label)) for label in (range(len(self.labels)) if only is None else only))
 
     def merge(self, other: "ScoreHistogram") -> "ScoreHistogram":
@@ -183,7 +232,8 @@ class ScoreHistogram:
     def to_bytes(self) -> bytes:
         """Compact bytes, from which `from_bytes` makes an equal histogram."""
         first, counts = self._occupied()
-        return encode(self._header(first, counts, smallest_dtype(counts, self.weighted)), counts)
+        units = b"" if self._units is None else self._units.to_bytes()
+        return encode(self._header(first, counts, smallest_dtype(counts, self.weighted), len(units)), counts, units)
 
     @classmethod
     def from_bytes(cls, data: bytes, labels: Sequence[str] | None = None, most_bytes: int | None = None) -> Self:
@@ -200,7 +250,7 @@ class ScoreHistogram:
         header, begin = decode_header(data, labels, most_bytes)
         made = cls(
             header.labels, limit=header.limit, bits=header.bits, weighted=header.weighted, labelled=header.labelled,
-            unit=header.unit,
+            grouped=header.units_bytes > 0,
         )  # fmt: skip
         if not -made._edge - 1 <= header.first <= header.first + header.width <= made._edge + 1:
             window = f"bins {header.first} to {header.first + header.width}"
@@ -210,6 +260,11 @@ class ScoreHistogram:
         made._first, made._counts = header.first, counts.astype(made._counts.dtype)
         if header.squares is not None:
             made._squares = np.array(header.squares, np.float64).reshape(-1, 2)
+        if made._units is not None:
+            units = cls.from_bytes(units_of(header, data), header.labels, most_bytes)
+            if (units.limit, units.bits, units.weighted, units.has_groups) != (header.limit, header.bits, False, False):
+                raise BadData.of("histogram of groups", "of another kind", "the grid of that of the rows, and plain counts")
+            made._units = units
         return made
 
     def digest(self) -> str:
@@ -217,6 +272,8 @@ class ScoreHistogram:
         first, counts = self._occupied()
         total = hashlib.sha256(self._header(first, counts, "<f8" if self.weighted else "<i8").model_dump_json().encode())
         total.update(counts.astype("<f8" if self.weighted else "<i8").tobytes())
+        if self._units is not None:
+            total.update(self._units.digest().encode())
         return total.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -319,11 +376,11 @@ class ScoreHistogram:
             return 0, self._counts[:, :, :0]
         return self._first + int(occupied[0]), self._counts[:, :, occupied[0] : occupied[-1] + 1]
 
-    def _header(self, first: int, counts: NDArray[Any], dtype: Any) -> Header:
+    def _header(self, first: int, counts: NDArray[Any], dtype: Any, units_bytes: int = 0) -> Header:
         squares = tuple((a, b) for a, b in self._squares.tolist()) if self.weighted else None
         return Header(
             format=FORMAT, labels=self.labels, limit=self.limit, bits=self.bits, weighted=self.weighted, labelled=self.labelled,
-            unit=self.unit, first=first, width=counts.shape[2], dtype=dtype, squares=squares,
+            first=first, width=counts.shape[2], dtype=dtype, squares=squares, units_bytes=units_bytes,
         )  # fmt: skip
 
 
@@ -337,14 +394,14 @@ def merge_histograms(shards: Sequence[ScoreHistogram]) -> ScoreHistogram:
         raise BadData.of("histograms", "none", "at least one")
     first = shards[0]
     for i, shard in enumerate(shards[1:], 1):
-        for name in ("labels", "limit", "bits", "weighted", "labelled", "unit"):
+        for name in ("labels", "limit", "bits", "weighted", "labelled", "has_groups"):
             if getattr(shard, name) != getattr(first, name):
                 raise BadData.of(
                     f"histogram {i}: {name}", repr(getattr(shard, name))[:200], f"{getattr(first, name)!r}, as in histogram 0"
                 )
-    merged = ScoreHistogram(
-        first.labels, limit=first.limit, bits=first.bits, weighted=first.weighted, labelled=first.labelled, unit=first.unit
-    )
+    merged = ScoreHistogram(first.labels, limit=first.limit, bits=first.bits, weighted=first.weighted, labelled=first.labelled)
+    units = [shard._units for shard in shards if shard._units is not None]
+    merged._units = merge_histograms(units) if units else None
     filled = [shard for shard in shards if shard._counts.shape[2]]
     if filled:
         merged._widen(min(shard._first for shard in filled), max(shard._first + shard._counts.shape[2] for shard in filled) - 1)

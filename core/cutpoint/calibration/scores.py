@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from ..dataset import UNLABELLED
 from ..errors import BadData
 from .columns import turned
-from .curve import Curve, check_weights, exact_curve
+from .curve import Curve, as_float32, check_weights, exact_curve
+from .expected import expected_at, expected_of_groups
+from .guarantee import RateName
 from .parallel import cores, in_order
+from .policy import Counts, DataSummary, Expected
 
 T = TypeVar("T")
 Cuts = Literal["all", "positives"]
@@ -65,13 +68,13 @@ class Scores:
         self.labels = tuple(labels)
         self.logits = logits.reshape(-1, len(labels))
         self.targets = None if targets is None else targets.reshape(-1, len(labels))
-        self.weights = None if weights is None else self._for_rows("weights", np.asarray(weights))
+        self.weights = None if weights is None else for_rows("weights", np.asarray(weights), self.shape[:-1])
         if self.weights is not None:
             self.weights = check_weights(self.weights, (len(self.logits),))
         self.groups: NDArray[np.int64] | None = None
         self.group_count: int | None = None
         if groups is not None:
-            names, codes = np.unique(self._for_rows("groups", np.asarray(groups)), return_inverse=True)
+            names, codes = np.unique(for_rows("groups", np.asarray(groups), self.shape[:-1]), return_inverse=True)
             self.groups, self.group_count = codes.astype(np.int64).reshape(-1), len(names)
 
     @property
@@ -130,7 +133,8 @@ class Scores:
         for array, dtype in ((self.logits, "<f4"), (self.targets, "u1"), (self.weights, "<f8"), (self.groups, "<i8")):
             total.update(b"-" if array is None else b"+")
             for start in range(0, len(array) if array is not None else 0, 1 << 14):
-                total.update(np.ascontiguousarray(array[start : start + (1 << 14)], dtype).tobytes())  # type: ignore[index]
+                part = array[start : start + (1 << 14)]  # type: ignore[index]
+                total.update(np.ascontiguousarray(as_float32(part) if dtype == "<f4" else part, dtype).tobytes())
         return total.hexdigest()
 
     def _curve(self, label: int, logits: NDArray[Any], targets: NDArray[Any] | None, cuts: Cuts) -> Curve:
@@ -139,14 +143,38 @@ class Scores:
         except BadData as error:
             raise BadData(f"label {self.labels[label]!r}: {error}") from None
 
-    def _for_rows(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
-        """`values` of the leading axes, or of the first of them, as [row]."""
-        leading = self.shape[:-1]
-        if values.shape == leading:
-            return values.reshape(-1)
-        if values.shape == leading[:1]:
-            return np.repeat(values, int(np.prod(leading[1:])))
-        raise BadData.of(f"shape of {name}", list(values.shape), f"{list(leading)} or {list(leading[:1])}, as the logits' rows")
+    @property
+    def has_groups(self) -> bool:
+        """Whether rows come in groups."""
+        return self.groups is not None
+
+    def unit_curve(self, label: int, rate: RateName) -> Curve:
+        """The curve of one label that counts groups, for a guarantee of `rate` by group; BadData without groups."""
+        if self.groups is None or self.group_count is None:
+            raise BadData.of("groups", "not given", "one for each row, for a guarantee by group")
+        return group_curve(group_peaks(*self.column(label), self.groups, self.group_count), rate)
+
+    def expected(self, label: int, threshold: float, counts: Counts, effective: tuple[float, float] | None) -> Expected:
+        """The rates expected at a cut of one label; where rows come in groups, with groups taken as independent."""
+        if self.groups is None:
+            return expected_at(counts, effective)
+        return expected_of_groups(*self.column(label), self.weights, self.groups, threshold)
+
+    def summary(self) -> DataSummary:
+        """What a policy says that it was made from."""
+        return DataSummary(
+            source="scores", rows=self.rows, labelled=self.labelled, weighted=self.weighted, groups=self.group_count
+        )
+
+
+def for_rows(name: str, values: NDArray[Any], leading: tuple[int, ...]) -> NDArray[Any]:
+    """`values` of the leading axes, or of the first of them, as [row]; BadData where they are of neither."""
+    if values.shape == leading:
+        return values.reshape(-1)
+    if values.shape == leading[:1]:
+        return np.repeat(values, int(np.prod(leading[1:])))
+    shapes = " or ".join(str(list(shape)) for shape in dict.fromkeys((leading, leading[:1])))
+    raise BadData.of(f"shape of {name}", list(values.shape), f"{shapes}, as the rows of the logits")
 
 
 def group_peaks(
@@ -168,7 +196,7 @@ def group_peaks(
     for c in (1, 0):
         chosen = np.full(len(scores), c == 0) if targets is None else targets == c
         peak = np.full(count, -np.inf, np.float32)
-        np.maximum.at(peak, groups[chosen], scores[chosen].astype(np.float32))
+        np.maximum.at(peak, groups[chosen], as_float32(scores[chosen]))
         found.append((peak, np.bincount(groups[chosen], minlength=count) > 0))
     (positive, has_positive), (negative, has_negative) = found
     return positive, negative, has_positive, has_negative
@@ -177,7 +205,7 @@ def group_peaks(
 def group_scores(
     scores: NDArray[Any], targets: NDArray[Any], groups: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Groups as units, for a histogram of unit "group": guarantees of recall and false-positive rate by group follow from it.
+    """Groups as units, as a histogram counts them: guarantees of recall and false-positive rate by group follow from it.
 
     A group with positives is one positive unit, found when any of them alerts; a group with negatives is one negative unit, a
     false alarm when any of them alerts. A group of both is two units. Every group must be whole.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset import UNLABELLED
-from .curve import Curve, exact_curve
+from .curve import Curve, as_float32, exact_curve
 from .histogram import ScoreHistogram
 from .parallel import cores, in_order
 from .scores import Scores
@@ -65,7 +65,7 @@ def _between(
     top[list(to_the_top)] = True
 
     def gather(start: int) -> tuple[NDArray[Any], ...]:
-        scores = data.logits[start : start + rows].astype(np.float32, copy=False)
+        scores = as_float32(data.logits[start : start + rows])
         wanted = scores < high
         if to_the_top:
             wanted |= top

@@ -144,7 +144,6 @@ def _head(policy: Policy, data: Scores | ScoreHistogram, plan: Plan | None) -> d
         "data_digest": policy.data_digest,
         "same_data": policy.data_digest == data.digest(),
         "source": "scores" if isinstance(data, Scores) else "histogram",
-        "unit": data.unit if isinstance(data, ScoreHistogram) else "row",
         "rows": data.rows,
         "groups": data.group_count if isinstance(data, Scores) else None,
         "step": data.step or None,

@@ -117,7 +117,7 @@ class Collection:
         if grouped:
             raise BadData.of(
                 "labelled scores with groups", f"over {self._max_bytes / 2**21:g} MiB",
-                "at most half of --max-calibration-mib, or histograms of group_scores: groups cannot be counted row by row",
+                "at most half of --max-calibration-mib, or histograms of rows in groups: a group cannot be counted in parts",
             )  # fmt: skip
         self._histogram = ScoreHistogram(self.labels, weighted=bool(self._weights), labelled=bool(self._targets))
         chunks, self._logits = self._logits, []
