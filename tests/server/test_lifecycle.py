@@ -218,7 +218,7 @@ def test_answers_that_are_being_sent_at_sigterm_arrive(models: Path) -> None:
     started = (
         'grpc_server_started_total{grpc_method="ModelInfer",grpc_service="inference.GRPCInferenceService",grpc_type="unary"}'
     )
-    with serving(models, "--grace-s", 60) as server, ExitStack() as stack:
+    with serving(models, "--grace-s", 60, "--max-waiting-rows", 8000) as server, ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(server.target, slow)) for _ in range(2)]
         infer = [
             channel.unary_unary(
