@@ -1,12 +1,15 @@
 """How often guaranteed bounds break, and what they cost: `make bench-validity`.
 
 Beside the thresholds chosen without a guarantee on the same draws, of scores whose true rates are known (tests/validity.py says
-which). 2000 seeded draws of each setting, 1000 of those with 1000 events. A guarantee holds where the share of draws that break
-its bound is within three standard errors of delta = 0.1.
+which). 2000 seeded draws of each setting, 1000 of those with 1000 events or 400 in recordings. A guarantee holds where the
+share of draws that break its bound is within three standard errors of delta = 0.1.
 
     unit           row: independent rows. 8 labels: the same, and a draw counts as broken when any of its 8 labels' bounds is.
                    event, r: three windows each, of that correlation; the guarantee counts events.
                    window, r: the same data, and a guarantee that counts their windows as if independent: it need not hold.
+                   recording, r: six windows each, of that correlation, of which in half of them three are an event's; the
+                   guarantee counts recordings, for recall those with an event. The classes' means are 0.75 apart, so that
+                   windows beside an event often alert too.
     scores         tied: rounded down to a grid of 1/4. The bounds 0.896, 0.066, 0.0675 and 0.445 are the worst case of ties: a
                    cell of the grid lies just beyond them. nothing: the scores tell nothing and the prevalence is just below
                    the bound, so that every threshold found is a broken one.
@@ -33,7 +36,7 @@ BOUNDS = ("recall_at_least=0.9", "fpr_at_most=0.05", "alert_rate_at_most=0.05", 
 WORST = ("recall_at_least=0.896", "fpr_at_most=0.066", "alert_rate_at_most=0.0675", "precision_at_least=0.445")
 CORRELATIONS = (0.0, 0.5, 0.9)
 SEED, PROCESSES = 0, 2
-WIDTHS = (25, 9, 22, 13, 16, 14, 11, 6)
+WIDTHS = (25, 9, 22, 16, 16, 14, 11, 6)
 
 
 def settings() -> list[Setting]:
@@ -57,7 +60,12 @@ def settings() -> list[Setting]:
             Setting(bound, 1000, unit="group", correlation=0.5),
             Setting(bound, tied=True, unit="group", correlation=0.5),
         ]
+        recording = Setting(bound, 400, unit="group", correlation=0.5, recordings=True, separation=0.75, prevalence=0.5)
+        if bound.startswith("precision"):  # more than the share that holds an event
+            recording = replace(recording, guarantee="precision_at_least=0.6")
+        recordings = [replace(recording, positives=100), recording]
         if bound.startswith(("recall", "fpr")):  # by group a histogram gives no other
+            recordings.append(replace(recording, histogram=True))
             events += [Setting(bound, tied=tied, histogram=True, unit="group", correlation=0.5) for tied in (False, True)]
         nothing: list[Setting] = []
         if bound.startswith("precision"):
@@ -65,12 +73,12 @@ def settings() -> list[Setting]:
             nothing = [lost, replace(lost, positives=1000), replace(lost, tied=True)]
             nothing.append(replace(lost, unit="group", correlation=0.5))
         windows = [Setting(bound, correlation=correlation) for correlation in CORRELATIONS]
-        found += [*rows, *families, *events, *nothing, *windows]
+        found += [*rows, *families, *events, *recordings, *nothing, *windows]
     return found
 
 
 def draws(setting: Setting) -> int:
-    """Of a setting; those with 1000 events are slow."""
+    """Of a setting; those with 1000 events, or 400 in recordings, are slow."""
     return 1000 if setting.positives * setting.windows > 1000 else 2000
 
 
@@ -91,7 +99,8 @@ def row(setting: Setting, found: Outcome) -> tuple[str, ...]:
         scores += ", nothing"
     unit = "row" if setting.labels == 1 else f"{setting.labels} labels"
     if setting.correlation is not None:
-        unit = f"{'event' if setting.unit == 'group' else 'window'}, r {setting.correlation:g}"
+        group = "recording" if setting.recordings else "event"
+        unit = f"{group if setting.unit == 'group' else 'window'}, r {setting.correlation:g}"
     of_found = "" if math.isclose(found.broken, found.broken_of_found) else f" ({found.broken_of_found:.3f})"
     most = limit(draws(setting))
     return (

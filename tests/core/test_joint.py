@@ -136,6 +136,39 @@ def test_a_shared_budget_is_kept_and_nearly_best_of_all(labels: list[list[tuple[
         assert hits == sum((gain for gain, _, _ in steepest[:n]), Fraction(0)) == max(h for s, h in every if s <= exact)
 
 
+def test_a_budget_is_kept_where_steps_have_one_slope() -> None:
+    targets = np.array([1, 1, 1, 0, 1, 1, 0, 1, 1] + [0] * 14)
+    curve = exact_curve(np.arange(23.0)[::-1], targets)
+    (index,) = parse_objective(f"alert_budget={6 / 23!r}").choose_jointly([curve])
+    assert isinstance(index, int) and curve.counts_at(index) == (5, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_random_labels_no_budget_is_exceeded_and_no_more_than_a_step_lost(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for draw in range(100):
+        labels = int(rng.integers(1, 5))
+        curves = []
+        for _ in range(labels):  # of differing numbers of rows, the fewer the more labels there are
+            rows = int(rng.integers(2, (80, 14, 9, 7)[labels - 1]))
+            targets = rng.permutation(np.arange(rows) < rng.integers(1, rows))
+            scores = rng.integers(-5, 6, rows) if draw % 2 else rng.permutation(rows)
+            curves.append(exact_curve(scores.astype(np.float32), targets.astype(np.uint8)))
+        spent, hits = np.zeros(1), np.zeros(1)  # of all combinations
+        for curve in curves:
+            spent = np.add.outer(spent, np.append(0, curve.alerts / curve.rows)).reshape(-1)
+            hits = np.add.outer(hits, np.append(0, curve.tp / curve.rows)).reshape(-1)
+        some = float(rng.choice(spent[spent > 0]))  # a budget that can be spent exactly, or one between
+        budget = some if draw % 3 else some * float(rng.uniform(0.5, 1.5))
+        found = chosen(f"alert_budget={budget!r}", curves)
+        counts = counted(curves, tuple(found))
+        alerts = sum((tp + fp) / curve.rows for (tp, fp), curve in zip(counts, curves, strict=True))
+        positives = sum(tp / curve.rows for (tp, _), curve in zip(counts, curves, strict=True))
+        assert alerts <= budget + 1e-9, (draw, budget)
+        largest = max(float(gain) for curve in curves for gain, _, _ in hull_steps(curve))
+        assert positives >= hits[spent <= budget + 1e-12].max() - largest - 1e-9, (draw, budget)
+
+
 def hull_steps(curve: Curve) -> list[tuple[Fraction, Fraction, Fraction]]:
     """(gain, slope, cost) of each edge of the concave hull, by taking the steepest line to any later cut."""
     rows, tp, alerts = int(curve.rows), [0, *curve.tp.tolist()], [0, *curve.alerts.tolist()]

@@ -47,6 +47,19 @@ def test_counted_or_sorted_the_cut_is_the_same(monkeypatch: pytest.MonkeyPatch, 
         assert found[0] == found[1], seed
 
 
+def test_a_precise_cut_in_a_bin_that_is_not_at_its_edge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    # At the lower edge of the bin of 1.003 and 1.001 the precision is 50 of 180, within it 50 of 80.
+    rows = {3.0: (10, 0), 2.0: (0, 30), 1.003: (40, 0), 1.001: (0, 100), 0.0: (0, 20_000)}
+    scores = np.repeat(np.array([*rows], np.float32), [sum(each) for each in rows.values()])
+    targets = np.concatenate([np.repeat([1, 0], each) for each in rows.values()])
+    data, plan = Scores(scores[:, None], targets[:, None], ("a",)), Plan.of("precision_at_least=0.5", calibrator="none")
+    found = []
+    for many in (10**9, 0):
+        monkeypatch.setattr(fit, "MANY_ROWS", many)
+        found.append(fit_labels(data, plan)[0])
+    assert found[0] == found[1] and (found[0].counts.tp, found[0].counts.fp) == (50, 30)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_window_says_of_its_cuts_what_the_whole_curve_says(seed: int) -> None:
     logits, targets = labelled(seed)

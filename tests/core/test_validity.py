@@ -1,5 +1,6 @@
 """Every guarantee against known truth, in the quick form; `make bench-validity` has the full table."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,8 @@ from validity import DELTA, Outcome, Setting, draw, limit, true_rates, violation
 
 DRAWS = 1000
 RECALL, FPR, ALERTS, PRECISION = "recall_at_least=0.9", "fpr_at_most=0.05", "alert_rate_at_most=0.05", "precision_at_least=0.5"
+# Groups of both classes. The means are so near that windows beside an event often alert: taken for it, or forgotten, they show.
+RECORDINGS = Setting(RECALL, 60, unit="group", correlation=0.5, recordings=True, separation=0.25, prevalence=0.5)
 
 # With each setting: the least share of labels with a threshold, and how much the guarantee may cost. For recall that is a true
 # false-positive rate at most, for the others a true recall at least. With the worst ties a cell of the grid is just beyond the
@@ -34,6 +37,14 @@ SETTINGS = {
     "precision, worst ties": (Setting("precision_at_least=0.445", tied=True), 0.88, 0.40),
     "precision, histogram": (Setting(PRECISION, histogram=True), 0.88, 0.36),
     "precision, events": (Setting(PRECISION, unit="group", correlation=0.5), 0.95, 0.52),
+    "recall, recordings": (RECORDINGS, 1, 0.94),
+    "fpr, recordings": (replace(RECORDINGS, guarantee=FPR), 1, 0.03),
+    "alert rate, recordings": (replace(RECORDINGS, guarantee=ALERTS, positives=150, separation=0), 1, 0.01),
+    "precision, recordings": (
+        replace(RECORDINGS, guarantee="precision_at_least=0.6", positives=300, separation=0.75),
+        0.35,
+        0.15,
+    ),
     "precision, 8 labels": (Setting(PRECISION, labels=8), 0.58, 0.31),
 }
 
@@ -82,21 +93,22 @@ def test_windows_of_events_counted_as_rows_break_more_often_than_delta() -> None
         Setting(ALERTS, 100_000, unit="group", correlation=0.5),
         Setting(ALERTS, 100_000, tied=True, unit="group", correlation=0.9),
         Setting(ALERTS, 100_000, correlation=0.9),
+        replace(RECORDINGS, guarantee=ALERTS, positives=100_000),
+        replace(RECORDINGS, guarantee=ALERTS, positives=100_000, tied=True, correlation=0.9),
     ],
 )
 def test_the_true_rates_are_those_of_many_scores(setting: Setting) -> None:
-    scores, classes = draw(setting, 1, np.random.default_rng(0))
-    by_group = setting.unit == "group"
-    peaks, positive = (
-        (scores[0].max(axis=1), classes[0, :, 0] == 1) if by_group else (scores[0].ravel(), classes[0].ravel() == 1)
-    )
+    scores, classes = (each[0] if setting.unit == "group" else each[0].reshape(-1, 1)
+                       for each in draw(setting, 1, np.random.default_rng(0)))  # fmt: skip
+    positive, negative = (classes == 1).any(axis=1), (classes == 0).any(axis=1)
     for threshold in (0.9, 1.8, 2.0):
-        alerts = peaks >= threshold
+        hits, false = (((scores >= threshold) & (classes == c)).any(axis=1) for c in (1, 0))
+        alerts = hits | false
         seen = {
-            "recall": (alerts[positive].mean(), positive.sum()),
-            "fpr": (alerts[~positive].mean(), (~positive).sum()),
+            "recall": (hits[positive].mean(), positive.sum()),
+            "fpr": (false[negative].mean(), negative.sum()),
             "alert_rate": (alerts.mean(), len(alerts)),
-            "precision": (positive[alerts].mean(), alerts.sum()),
+            "precision": (hits[alerts].mean(), alerts.sum()),
         }
         for name, rate in true_rates(setting, np.array([threshold])).items():
             value, n = seen[name]

@@ -1,11 +1,10 @@
 """Objectives of several labels together: what one label gets depends on what the others need."""
 
+import heapq
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .curve import Curve
 from .objective import NEVER, Choice, MaxFBeta, Objective
@@ -65,19 +64,6 @@ class MaxMicroFBeta(Joint):
             f = found
 
 
-@dataclass
-class _Share:
-    """One label's curve as shares of its rows, and how far it is taken."""
-
-    alerts: NDArray[np.float64]  # [cut] alerts a row
-    found: NDArray[np.float64]  # [cut] positives found a row
-    taken: int = NEVER
-
-    @property
-    def spent(self) -> float:
-        return float(self.alerts[self.taken]) if self.taken >= 0 else 0.0
-
-
 class AlertBudget(Joint):
     """At most `value` alerts a row over all labels together, shared so as to find the most positives.
 
@@ -93,44 +79,50 @@ class AlertBudget(Joint):
         return 0 < self.value < np.inf
 
     def _best_of_all(self, curves: Sequence[Curve]) -> list[float | None]:
-        shares = [_Share(curve.alerts / curve.rows, curve.tp / curve.rows) for curve in curves]
-        steps = []
-        for label, share in enumerate(shares):
-            at = NEVER
-            for corner in _hull(share.alerts, share.found):
-                cost = share.alerts[corner] - (share.alerts[at] if at >= 0 else 0.0)
-                gain = share.found[corner] - (share.found[at] if at >= 0 else 0.0)
-                steps.append((-gain / cost, cost, label, corner))
-                at = corner
-        steps.sort()  # of equal slopes the cheaper first; a label's own steps have falling slopes, so they stay in order
+        steps = [_steps(curve, label) for label, curve in enumerate(curves)]
+        queue = [next(each) for each in steps]  # a label's next step comes in when the one before is taken, whatever its slope
+        heapq.heapify(queue)
+        taken, blocked = [NEVER] * len(curves), []
         left = self.value * (1 + 1e-12)
-        blocked: list[int] = []
-        for _, cost, label, corner in steps:
-            if label in blocked:
-                continue
-            if cost <= left:
-                shares[label].taken = corner
-                left -= cost
-            else:
+        while queue:
+            _, cost, label, corner = heapq.heappop(queue)
+            if cost > left:
                 blocked.append(label)
+                continue
+            taken[label] = corner
+            left -= cost
+            if (step := next(steps[label], None)) is not None:
+                heapq.heappush(queue, step)
         for label in blocked:
-            share = shares[label]
-            fits = int(np.searchsorted(share.alerts, share.spent + left, side="right")) - 1
-            if fits > share.taken:
-                left -= share.alerts[fits] - share.spent
-                share.taken = fits
-        return [
-            float(curve.cuts[share.taken]) if share.taken >= 0 else None for curve, share in zip(curves, shares, strict=True)
-        ]
+            curve = curves[label]
+            costs = (curve.alerts - sum(curve.counts_at(taken[label]))) / curve.rows
+            fits = int(np.searchsorted(costs, left, side="right")) - 1
+            if fits > taken[label]:
+                left -= float(costs[fits])
+                taken[label] = fits
+        return [float(curve.cuts[i]) if i >= 0 else None for curve, i in zip(curves, taken, strict=True)]
 
 
-def _hull(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[int]:
-    """Indices of the corners of the upper concave hull of (0, 0) and the points, x ascending, without (0, 0)."""
+def _steps(curve: Curve, label: int) -> Iterator[tuple[float, float, int, int]]:
+    """The edges of a curve's hull in order, as (-slope, alerts a row, label, index of the corner at the end)."""
+    alerts, tp = curve.alerts.tolist(), curve.tp.tolist()  # Python's whole numbers: no rounding, and no overflow
+    x = y = 0
+    for corner in _hull(alerts, tp):
+        more = alerts[corner] - x
+        yield (y - tp[corner]) / more, more / curve.rows, label, corner
+        x, y = alerts[corner], tp[corner]
+
+
+def _hull(x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """Indices of the corners of the upper concave hull of (0, 0) and the points, without (0, 0) and points on its edges.
+
+    x and y ascending. Exact for whole numbers.
+    """
     corners: list[int] = []
     for i in range(len(x)):
         while corners:
             top = corners[-1]
-            x0, y0 = (x[corners[-2]], y[corners[-2]]) if len(corners) > 1 else (0.0, 0.0)
+            x0, y0 = (x[corners[-2]], y[corners[-2]]) if len(corners) > 1 else (0, 0)
             if (y[top] - y0) * (x[i] - x0) > (y[i] - y0) * (x[top] - x0):
                 break
             corners.pop()
