@@ -184,6 +184,10 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise BadData.of("data path", f"{path} (no such file)", "an .npz file or a folder of .npy files")
     try:
         with path.open("rb") as file:  # opened here, since numpy leaves the files of damaged archives open
+            begins = file.read(6)
+            if not begins.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")):
+                raise BadData(f"{path} cannot be read as .npz (it begins otherwise); expected arrays saved by numpy.savez")
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise BadData.of(str(path), "a single array", "an .npz file or a folder of .npy files")

@@ -50,13 +50,12 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     is positive when its score, as float32, is at least the threshold. A probability of 0 or 1, as forests give it, counts as a
     logit of 1 beyond all held-out ones.
 
-    A guarantee holds for the classifier that made the scores, on rows that it was not trained on: with `cv="prefit"`, or with a
-    share as `cv` and `refit=False`. After folds or a refit the bound is kept only as nearly as the classifiers are alike.
+    A guarantee is of the one classifier that made the scores: it needs `cv="prefit"`, or one split and `refit=False`.
 
     Args:
         estimator: a classifier with `predict_proba` or `decision_function`.
         objective: `name=value` (see `cutpoint.calibration.objective`), or a list of it and of `label:name=value`.
-        delta: asks for a guarantee, which may be broken with this probability.
+        delta: asks for a guarantee, which may be broken with this probability; not with folds, nor with a refit.
         simultaneous: delta is for all labels at once.
         by_group: the guarantee counts groups of rows, given to `fit`.
         calibrator: of the probabilities: "none" (the estimator's own), "auto", "temperature", "platt", "beta", "isotonic" or
@@ -138,8 +137,8 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             params: more for the estimator's fit or the splits, by scikit-learn's metadata routing.
 
         Raises:
-            BadInput: a setting is unknown or contradicts another, y is of another kind, weights are given and a guarantee asked
-                for.
+            BadInput: a setting is unknown or contradicts another, y is of another kind, a guarantee is asked for with weights,
+                folds or a refit.
             Uncalibratable: a label gets no threshold and `allow_undecided` is False, or no label gets one.
         """
         plan = self._plan(sample_weight is not None, groups is not None)
@@ -294,6 +293,13 @@ class ThresholdClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tested = np.concatenate([test for _, test in splits])
         if len(np.unique(tested)) < len(tested):
             raise BadInput.of("cv", repr(self.cv), "splits whose test rows do not overlap: a row counts once")
+        if self.delta is not None and (self.refit or len(splits) > 1):
+            found = f"{self.delta:g} with {len(splits)} splits and refit={self.refit}"
+            raise BadInput.of(
+                "delta", found.replace(" 1 splits", " 1 split"),
+                "cv='prefit', or one split (cv=0.5, say) and refit=False: the scores of other classifiers guarantee nothing of "
+                "the one that predicts",
+            )  # fmt: skip
         if not self.refit and len(splits) > 1:
             raise BadInput.of("refit", False, f"True where cv has several splits, here {len(splits)}")
         self.estimator_ = _fitted(self.estimator, X, y, rows if self.refit else splits[0][0], fit)

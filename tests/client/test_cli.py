@@ -4,11 +4,23 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from bundles import linear_bundle
-from cutpoint.calibration import Counts, LabelPolicy, Plan, Policy, ScoreHistogram, Scores, expected_at, fit_labels
+from cutpoint.calibration import (
+    Calibrator,
+    Counts,
+    Guaranteed,
+    LabelPolicy,
+    Plan,
+    Policy,
+    ScoreHistogram,
+    Scores,
+    expected_at,
+    fit_labels,
+)
 from cutpoint.client import Client
 from cutpoint.client.cli import app, policy_app
 from cutpoint.client.difference import difference
@@ -145,8 +157,8 @@ def test_two_policies_are_compared(client: Client, client_server: ServerProcess,
         "b", "max_fbeta=1 -> recall_at_least=0.5", "OK", f"{a.threshold:.6g} -> {b.threshold:.6g}",
     ]  # fmt: skip
     assert f"{a.expected.recall.value:.6g} -> {b.expected.recall.value:.6g}" in cells
-    assert done.stdout.endswith("\n1 label does not differ in these\n")
-    assert cutpoint("policy", "diff", fresh, 2, 2, *at).stdout == "2 labels do not differ in these\n"
+    assert done.stdout.endswith("\n1 label is the same\n")
+    assert cutpoint("policy", "diff", fresh, 2, 2, *at).stdout == "2 labels are the same\n"
     missing = cutpoint("policy", "diff", fresh, 1, 9, *at)
     assert (missing.returncode, missing.stderr) == (2, f"error: model {fresh}/1 has no policy 9\n")
 
@@ -174,15 +186,53 @@ def test_the_differences_of_policies_with_other_labels() -> None:
     assert rows[0][:4] == ["[a]", "max_fbeta=1", "OK -> INSUFFICIENT", "0.5 -> none"]
     assert rows[1][:4] == ["b", "max_fbeta=1 -> no such label", "OK -> -", "1 -> -"]
     assert rows[2][:4] == ["d", "no such label -> max_fbeta=1", "- -> OK", "- -> 2"]
-    assert lines == ["1 label does not differ in these"]
+    assert lines == ["1 label is the same"]
     many = {f"l{i}": 0.5 for i in range(30)}
     table, lines = difference(made(1, many), made(2, dict.fromkeys(many, 0.25) | {"same": 1.0}))
     assert table is not None and table.row_count == 20
-    assert lines == ["and 11 more labels that differ", "0 labels do not differ in these"]
+    assert lines == ["and 11 more labels that differ", "0 labels are the same"]
     foreign = made(2, {"a": 0.5}).model_copy(update={"model_digest": "1"})
     table, lines = difference(made(1, {"a": 0.5}), foreign)
     assert table is None
     assert lines[0] == "the policies are of different graphs: their thresholds cannot be compared"
+
+
+def test_the_difference_of_calibrators_and_guarantees() -> None:
+    counts = Counts(positives=10, negatives=90, tp=5, fp=5)
+
+    def made(version: int, **labels: dict[str, Any]) -> Policy:
+        each = [
+            LabelPolicy(
+                label=name, objective="recall_at_least=0.3", status="OK", threshold=0.5, counts=counts,
+                expected=expected_at(counts), **more,
+            )
+            for name, more in labels.items()
+        ]  # fmt: skip
+        return Policy(
+            model="m", model_version=1, model_digest="0", version=version, created="", author="", data_digest="", labels=each
+        )
+
+    def shown(before: Policy, after: Policy) -> tuple[list[str], list[list[str]]]:
+        table, lines = difference(before, after)
+        assert table is not None and lines[-1].endswith("the same")
+        columns = [[str(cell) for cell in column.cells] for column in table.columns]
+        return [str(column.header) for column in table.columns], [list(row) for row in zip(*columns, strict=True)]
+
+    recall = Guaranteed(rate="recall", bound=0.3, delta=0.1, unit="row", counted=10)
+    groups = Guaranteed(rate="fpr", bound=0.3, delta=0.05, unit="group", counted=10)
+    platt, other = Calibrator(kind="platt", coefficients=(2.0, 0.5)), Calibrator(kind="platt", coefficients=(3.0, 0.5))
+    header, rows = shown(
+        made(1, a={}, b={"calibrator": platt}, c={"calibrator": platt}),
+        made(2, a={"calibrator": platt}, b={"calibrator": other}, c={"calibrator": platt}),
+    )
+    assert header[-2:] == ["alert rate", "calibrator"]
+    assert [(row[0], row[-1]) for row in rows] == [("a", "none -> platt"), ("b", "platt -> another")]
+    header, rows = shown(made(1, a={}, b={"guarantee": recall}), made(2, a={"guarantee": recall}, b={"guarantee": groups}))
+    assert header[-2:] == ["alert rate", "guarantee"]
+    assert rows[0][-1] == "none -> recall >= 0.3 by row, delta 0.1"
+    assert rows[1][-1] == "recall >= 0.3 by row, delta 0.1 -> fpr <= 0.3 by group, delta 0.05"
+    header, _ = shown(made(1, a={"guarantee": recall}), made(2, b={"calibrator": platt}))
+    assert header[-1] == "alert rate"  # there is nothing to compare them with
 
 
 def examples() -> list[tuple[str, str]]:

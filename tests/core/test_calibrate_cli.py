@@ -114,7 +114,7 @@ def test_histograms_of_several_machines_are_added(tmp_path: Path) -> None:
 def test_a_histogram_by_group_serves_a_guarantee_by_group(tmp_path: Path) -> None:
     path, out = npz(tmp_path / "s.npz"), tmp_path / "p.json"
     shown = works("histogram", path, "--out", tmp_path / "g.hist", "--by-group")
-    assert " groups, 2 labels" in shown
+    assert f"{ROWS} rows in groups, 2 labels" in shown
     given = ("--histogram", tmp_path / "g.hist", "--objective", "recall_at_least=0.8", "--delta", 0.1)
     works("calibrate", *given, "--by-group", "--calibrator", "none", "--out", out)
     exact = fit_labels(read_scores(path), Plan.of("recall_at_least=0.8", delta=0.1, by_group=True, calibrator="none"))
@@ -126,7 +126,7 @@ def test_a_histogram_by_group_serves_a_guarantee_by_group(tmp_path: Path) -> Non
     works("histogram", path, "--out", tmp_path / "r.hist")
     assert "groups is not given" in str(error("calibrate", "--histogram", tmp_path / "r.hist", *given[2:], "--by-group"))
     mixed = error("histogram", tmp_path / "r.hist", tmp_path / "g.hist", "--out", tmp_path / "x")
-    assert "unit" in str(mixed) and not (tmp_path / "x").exists()
+    assert "has_groups" in str(mixed) and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_unlabelled_and_weighted_histograms(tmp_path: Path) -> None:
 
 def test_a_bundle_gets_the_policy_and_its_labels_are_checked(models: Path, tmp_path: Path) -> None:
     bundle, scores = linear_bundle(models), npz(tmp_path / "s.npz")
-    shown = works("calibrate", bundle, "--scores", scores, "--objective", "max_fbeta=1", "--out", tmp_path / "too.json")
-    assert str(bundle / "policy.json") in shown and str(tmp_path / "too.json") in shown
+    shown = works("calibrate", bundle, "--scores", scores, "--objective", "max_fbeta=1", "--report", bundle / "report.html")
+    assert str(bundle / "policy.json") in shown and str(bundle / "report.html") in shown
     read = read_bundle(bundle)
-    assert read.policy is not None and read.policy.to_json() == (tmp_path / "too.json").read_text()
+    assert read.policy is not None
     assert (read.policy.model, read.policy.model_version, read.policy.model_digest) == ("linear", 1, read.digest)
     works("histogram", scores, "--out", tmp_path / "h")
     works("calibrate", models / "linear", "--histogram", tmp_path / "h", "--objective", "recall_at_least=0.9")
@@ -179,7 +179,7 @@ def test_a_bundle_gets_the_policy_and_its_labels_are_checked(models: Path, tmp_p
     logits, y = simulated(5)
     y[:, 1] = 0
     few = npz(tmp_path / "few.npz", logits=logits, y=y)
-    works("calibrate", bundle, "--scores", few, "--objective", "max_fbeta=1", "--fallback", "previous")
+    works("calibrate", bundle, "--scores", few, "--objective", "recall_at_least=0.9", "--fallback", "previous")
     kept = read_bundle(bundle).policy
     assert kept is not None and (kept.labels[1].status, kept.labels[1].threshold) == ("FALLBACK", again.labels[1].threshold)
     before = (bundle / "policy.json").read_bytes()
@@ -192,6 +192,99 @@ def test_a_bundle_gets_the_policy_and_its_labels_are_checked(models: Path, tmp_p
         error("calibrate", bundle, "--histogram", tmp_path / "o", "--objective", "max_fbeta=1")
     )
     assert (bundle / "policy.json").read_bytes() == before
+
+
+def test_with_out_the_bundle_stays_as_it_is(models: Path, tmp_path: Path) -> None:
+    bundle, out = linear_bundle(models), tmp_path / "new" / "p.json"
+    given = ("calibrate", bundle, "--scores", npz(tmp_path / "s.npz"), "--out", out)
+    works(*given, "--objective", "max_fbeta=1")
+    assert not (bundle / "policy.json").exists()
+    policy, read = Policy.from_json(out.read_text()), read_bundle(bundle)
+    assert (policy.model, policy.model_version, policy.model_digest) == ("linear", 1, read.digest)
+    works(*given[:-2], "--objective", "max_fbeta=1")
+    before = (bundle / "policy.json").read_bytes()
+    works(*given, "--objective", "recall_at_least=0.9")
+    assert (bundle / "policy.json").read_bytes() == before and labels_of(out)[0].objective == "recall_at_least=0.9"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "p.txt"], "--out is p.txt; expected a file that ends in .json"),
+        (["--out", "s.npz"], "--out is s.npz; expected a file that ends in .json"),
+        (["--report", "r.json"], "--report is r.json; expected a file that ends in .html"),
+        (["--out", "folder.json"], "--out is folder.json (a folder); expected a file to write"),
+        (["--report", "folder.json"], "--report is folder.json (a folder)"),
+        (["--out", "same.json"], "--out is same.json, also read (x/../same.json); expected a file of its own"),
+        (["--out", "models/linear/1/p.json"], "p.json, inside a model's version folder; expected a file elsewhere: what lies"),
+        (["--out", "models/linear/1/policy.json"], "policy.json, inside a model's version folder"),
+        (["--out", "models/linear/1/deep/p.json"], "p.json, inside a model's version folder"),
+        (["--out", "models/linear/1/../1/p.json"], "p.json, inside a model's version folder"),
+        (["--out", "models/linked/2/p.json"], "p.json, inside a model's version folder"),
+        (["--report", "models/linear/1/r.html"], "r.html, inside a model's version folder; expected a file elsewhere, or "),
+    ],
+)
+def test_a_place_to_write_that_would_spoil_something_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = linear_bundle(tmp_path / "models")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes())
+    (tmp_path / "models" / "linked").mkdir()
+    (tmp_path / "models" / "linked" / "2").symlink_to(elsewhere)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "x").mkdir()
+    npz(tmp_path / "s.npz")
+    works("histogram", "s.npz", "--out", "same.json")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    source = "--histogram ./x/../same.json" if "same.json" in options else "--scores s.npz"
+    raised = error("calibrate", "models/linear", *source.split(), "--objective", "max_fbeta=1", *options)
+    assert isinstance(raised, BadConfig) and message in str(raised)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_histogram_is_not_written_over_what_it_counts(tmp_path: Path) -> None:
+    path = npz(tmp_path / "s.npz")
+    before = path.read_bytes()
+    assert "also read" in str(error("histogram", path, "--out", path)) and path.read_bytes() == before
+    assert "(a folder)" in str(error("histogram", path, "--out", tmp_path))
+
+
+def test_the_previous_policy_needs_a_bundle_that_has_one(models: Path, tmp_path: Path) -> None:
+    given = ("--scores", npz(tmp_path / "s.npz"), "--objective", "max_fbeta=1", "--fallback", "previous")
+    alone = error("calibrate", *given, "--out", tmp_path / "p.json")
+    assert isinstance(alone, BadConfig) and "--fallback is previous without BUNDLE; expected a model's folder" in str(alone)
+    bundle = linear_bundle(models)
+    without = error("calibrate", bundle, *given)
+    assert isinstance(without, BadConfig)
+    assert f"--fallback is previous, but {bundle} has no policy.json; expected none or pooled" in str(without)
+    assert not (bundle / "policy.json").exists() and not (tmp_path / "p.json").exists()
+
+
+def test_the_same_counts_given_twice_are_refused(tmp_path: Path) -> None:
+    scores, hist, out = npz(tmp_path / "s.npz"), tmp_path / "s.hist", tmp_path / "out.json"
+    works("histogram", scores, "--out", hist)
+    (tmp_path / "copy.hist").write_bytes(hist.read_bytes())
+    for other in (hist, tmp_path / "copy.hist"):
+        raised = error("calibrate", "--histogram", hist, "--histogram", other, "--objective", "max_fbeta=1", "--out", out)
+        assert isinstance(raised, BadData)
+        assert str(raised) == f"{other} holds the same counts as {hist}; expected each once: their rows would count twice"
+    for first, second in ((hist, hist), (scores, scores), (scores, hist)):
+        assert f"{second} holds the same counts as {first}" in str(error("histogram", first, second, "--out", out))
+    assert not out.exists()
+    nothing = npz(tmp_path / "nothing.npz", logits=np.zeros((0, 2)), y=np.zeros((0, 2)), group=None)
+    works("histogram", nothing, nothing, scores, "--out", tmp_path / "all.hist")
+    assert read_histogram(tmp_path / "all.hist") == read_histogram(hist)
+
+
+def test_several_files_of_scores_are_refused(tmp_path: Path) -> None:
+    paths = [npz(tmp_path / f"{i}.npz", i) for i in range(2)]
+    raised = error("calibrate", "--scores", paths[0], "--scores", paths[1], "--objective", "max_fbeta=1")
+    assert isinstance(raised, BadConfig)
+    assert "--scores is given 2 times; expected one file; to add several, count each with `cutpoint histogram`" in str(raised)
+    assert "--histogram" in str(raised)
 
 
 def test_undecided_labels_are_an_error_unless_allowed(tmp_path: Path) -> None:

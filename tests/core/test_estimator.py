@@ -20,10 +20,11 @@ from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score, log_loss, recall_score
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
+    GroupShuffleSplit,
     RepeatedStratifiedKFold,
     StratifiedKFold,
     StratifiedShuffleSplit,
@@ -227,16 +228,48 @@ def test_a_guarantee_is_the_order_statistic_of_the_held_out_scores(rare: Arrays)
         ThresholdClassifierCV(inner, "max_fbeta=1", delta=0.05).fit(X, y)
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, "0.1 with 5 splits and refit=True"),
+        ({"cv": 3, "refit": False}, "0.1 with 3 splits and refit=False"),
+        ({"cv": 0.5}, "0.1 with 1 split and refit=True"),
+        ({"cv": [(np.arange(1000), np.arange(1000, 2000))]}, "0.1 with 1 split and refit=True"),
+    ],
+)
+def test_a_guarantee_of_another_classifier_is_refused(settings: dict[str, Any], found: str, rare: Arrays) -> None:
+    # A tree grown to the end scores its own rows perfectly and others hardly: the folds' cut keeps no bound after a refit.
+    wanted = ThresholdClassifierCV(DecisionTreeClassifier(), "recall_at_least=0.8", delta=0.1, **settings)
+    with pytest.raises(BadInput, match=f"delta is {found}; expected cv='prefit', or one split") as raised:
+        wanted.fit(*rare)
+    assert "refit=False" in str(raised.value) and not hasattr(wanted, "estimator_")
+
+
+def test_a_guarantee_of_one_split_is_kept_by_an_overfitted_classifier() -> None:
+    kept = 0
+    for seed in range(40):
+        X, y = make_classification(n_samples=6000, weights=[0.8], n_features=8, flip_y=0.2, random_state=seed)
+        wanted = ThresholdClassifierCV(
+            KNeighborsClassifier(3), "recall_at_least=0.5", delta=0.1, cv=0.5, refit=False, random_state=seed
+        ).fit(X[:800], y[:800])
+        kept += recall_score(y[800:], wanted.predict(X[800:])) >= 0.5
+    assert kept >= 31  # of 36 expected; fewer with a probability of 0.005
+
+
 def test_groups_stay_whole_and_a_guarantee_can_count_them(rare: Arrays) -> None:
     X, y = rare
     groups = np.arange(len(y)) // 3
-    fitted = ThresholdClassifierCV(LogisticRegression(), "recall_at_least=0.8", delta=0.1, by_group=True, cv=GroupKFold(5))
+    fitted = ThresholdClassifierCV(
+        LogisticRegression(), "recall_at_least=0.8", delta=0.1, by_group=True, cv=0.5, refit=False, random_state=0
+    )
     fitted.fit(X, y, groups=groups)
     (label,) = fitted.policy_labels_
+    ((_, test),) = GroupShuffleSplit(1, test_size=0.5, random_state=0).split(X, y, groups)
+    X, y, groups = X[test], y[test], groups[test]
     with_positives = np.unique(groups[y == 1])
     assert label.guarantee is not None
     assert (label.guarantee.unit, label.guarantee.counted) == ("group", len(with_positives))
-    alerts = held_out(LogisticRegression(), X, y, list(GroupKFold(5).split(X, y, groups))) >= fitted.best_threshold_
+    alerts = fitted.predict(X) == 1
     missed = len(with_positives) - len(np.unique(groups[(y == 1) & alerts]))
     assert binom.cdf(missed, len(with_positives), 0.2) <= 0.1 < binom.cdf(missed + 1, len(with_positives), 0.2)
     with pytest.raises(BadInput, match="groups is not given"):

@@ -64,14 +64,23 @@ def test_objectives_of_labels_whose_names_hold_any_sign() -> None:
         ),
         (["recall_at_least=0.9"], {"by_group": True}, "delta is not given"),
         (["recall_at_least=0.9"], {"delta": 1.5}, "calibration: delta is 1.5: "),
-        (["max_fbeta=1"], {"calibrator": "magic"}, "calibration: calibrator.* is 'magic'"),
+        (
+            ["max_fbeta=1"],
+            {"calibrator": "magic"},
+            "^calibration: calibrator is 'magic'; expected one of auto, none, temperature, platt, beta, isotonic, venn_abers$",
+        ),
         (["max_fbeta=1"], {"min_positives": -1}, "calibration: min_positives is -1"),
         (["max_fbeta=1"], {"min_positives": 1.5}, "calibration: min_positives is 1.5"),
         (["max_fbeta=1"], {"shrink": -1.0}, "calibration: shrink is -1.0"),
         (["max_fbeta=1"], {"shrink": float("inf")}, "calibration: shrink is inf"),
-        (["max_fbeta=1"], {"fallback": "prior"}, "calibration: fallback is 'prior'"),
+        (["max_fbeta=1"], {"fallback": "prior"}, "^calibration: fallback is 'prior'; expected one of none, pooled, previous$"),
         (["max_fbeta=1"], {"shrinc": 1}, "calibration: shrinc is not a known key"),
-        (["max_fbeta=1"], {"guarantee": {"delta": 0.1}}, "guarantee for objective is max_fbeta=1"),
+        (["max_fbeta=1"], {"guarantee": {"delta": 0.1}}, "^guarantee for objective is max_fbeta=1"),
+        (
+            ["recall_at_least=0.9", "a:fpr_at_most=0.1", "b:max_fbeta=1"],
+            {"delta": 0.1},
+            "^label 'b': guarantee for objective is max_fbeta=1; expected recall_at_least",
+        ),
     ],
 )
 def test_a_bad_plan_names_the_field(texts: list[str], settings: dict[str, Any], message: str) -> None:
@@ -418,3 +427,38 @@ def test_a_label_without_rows_gets_no_pooled_cut_and_costs_the_others_nothing(co
     fitted = fit_labels(source, Plan.of("max_fbeta=1", fallback="pooled"))
     assert (fitted[1].status, fitted[1].reason) == ("INSUFFICIENT", "no labelled rows")
     assert all(label.status == "OK" for i, label in enumerate(fitted) if i != 1)
+
+
+@pytest.mark.parametrize(("least", "needs"), [(5, 22), (22, 22), (50, 50)])
+def test_of_what_the_objective_and_the_guarantee_take_the_greater_is_said(least: int, needs: int) -> None:
+    plan = Plan.of("recall_at_least=0.9", delta=0.1, min_positives=least)
+    data = few(3)
+    assert data.targets is not None
+    targets = data.targets.copy()
+    targets[:60, 1:] = 1
+    label = fit_labels(Scores(data.logits, targets, data.labels), plan)[0]
+    assert label.status == "INSUFFICIENT" and label.needs is not None
+    assert (label.needs.count, label.needs.of) == (needs, "positives")
+    assert label.reason.startswith("3 positives; at delta 0.1" if needs > least else "3 labelled positives; needs at least")
+
+
+@pytest.mark.parametrize("shrink", [1.0, 20.0])
+def test_of_weighted_rows_effective_positives_hold_a_cut_against_the_pooled_one(shrink: float) -> None:
+    data = few(5)
+    assert data.targets is not None
+    weights = np.random.default_rng(5).choice([0.25, 1.0, 4.0], 400)
+    weighed = Scores(data.logits, data.targets, data.labels, weights=weights)
+    plain = fit_labels(weighed, Plan.of("max_fbeta=1", calibrator="none"))
+    moved = fit_labels(weighed, Plan.of("max_fbeta=1", calibrator="none", shrink=shrink))
+    at = (np.floor(data.logits * 256) / 256 + 1 / 512).astype(np.float32)
+    curve = exact_curve(at.T.reshape(-1), data.targets.T.reshape(-1), np.tile(weights, 8))
+    choice = parse_objective("max_fbeta=1").choose(curve)
+    assert not isinstance(choice, Infeasible)
+    towards = curve.threshold(choice)
+    for i, (before, after) in enumerate(zip(plain, moved, strict=True)):
+        of = weights[data.targets[:, i] == 1]
+        n = of.sum() ** 2 / (of**2).sum()
+        assert n < 0.8 * before.counts.positives  # their sum, which is more
+        assert before.threshold is not None
+        expected = before.threshold + shrink / (n + shrink) * (towards - before.threshold)
+        assert after.threshold == pytest.approx(expected, rel=1e-6, abs=1e-6)

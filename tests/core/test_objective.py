@@ -545,6 +545,15 @@ def test_min_cost_reads_back_with_its_prevalence(text: str) -> None:
     assert parse_objective(f" {text.replace('@', ' @ ')} ") == parse_objective(text)
 
 
+@pytest.mark.parametrize("value", ["50@2", "0@0.5", "50@x", "x@0.1", "50@", "50@0.1@0.2"])
+def test_min_cost_names_the_whole_value_and_both_ranges(value: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        parse_objective(f"min_cost={value}")
+    found, expected = str(raised.value).split("; ")
+    assert found.replace("'", "") == f"objective min_cost is {value}"
+    assert "more than 0 and at most 1e9" in expected and "more than 0 and less than 1" in expected
+
+
 @pytest.mark.parametrize("value", ["50@", "@0.1", "50@0", "50@1", "50@x", "50@-0.1", "50@nan", "50@0.1@0.2", "2e9"])
 def test_min_cost_refuses_other_prevalences(value: str) -> None:
     with pytest.raises(BadInput, match=r"objective min_cost is .*; expected a number, more than 0"):

@@ -152,11 +152,14 @@ P = np.full(4, 0.5)
     ("arrays", "message"),
     [
         ({"y": Y}, r"keys is \['y'\]; expected either logits or probabilities, and y"),
-        ({"logits": LOGITS, "x": Y}, "keys is .*'x'.*; expected logits and y, and of others only"),
+        (
+            {"logits": LOGITS, "x": Y, "id": Y},
+            r"keys that mean nothing here: \['id', 'x'\]; expected logits and y, and of others only label",
+        ),
         ({"logits": LOGITS, "y": Y[:3]}, r"shapes of logits and y is \[4, 2\] and \[3, 2\]; expected the same"),
         ({"logits": LOGITS, "y": Y[:, 0]}, r"shapes of logits and y is \[4, 2\] and \[4\]"),
         ({"logits": LOGITS, "y": Y + 1}, r"y\[0, 0\] is 2; expected 0, 1, or -1, 255 or NaN for not labelled"),
-        ({"logits": LOGITS, "y": np.full((4, 2), "1")}, "shapes of logits and y|y is <U1"),
+        ({"logits": LOGITS, "y": np.full((4, 2), "1")}, "y is <U1; expected numbers 0 and 1, and -1, 255"),
         ({"logits": np.full((4, 2), "x"), "y": Y}, "logits is <U1; expected numbers"),
         ({"logits": LOGITS, "y": Y, "label_names": ["a"]}, r"label_names is \['a'\]; expected 2 different names"),
         ({"logits": LOGITS, "y": Y, "label_names": ["a", "a"]}, "label_names is .*2 different names"),
@@ -180,17 +183,19 @@ def test_a_bad_npz_names_file_and_key(tmp_path: Path, arrays: dict[str, Any], me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("y\n1\n", r"columns is without \['logit'\], with \[\]"),
-        ("logit,y,z\n1,1,1\n", r"columns is without \[\], with \['z'\]; expected logit \(or probability\) and y"),
-        ("logit:a,y:b\n1,1\n", r"columns is without \[\], with \['y:b'\]"),
-        ("logit:a,logit:b,y:b\n1,1,1\n", r"columns is without \['y:a'\], with \[\]"),
-        ("logit:a,probability:b\n1,1\n", "columns is without|with"),
+        ("y\n1\n", r"columns missing: \['logit'\]; expected"),
+        ("logit,y,id\n1,1,1\n", r"columns that mean nothing here: \['id'\]; expected logit \(or probability\) and y"),
+        ("logit:a,y:b\n1,1\n", r"columns that mean nothing here: \['y:b'\]"),
+        ("logit:a,logit:b,y:b\n1,1,1\n", r"columns missing: \['y:a'\]; expected"),
+        ("logit,yes\n1,1\n", r"columns that mean nothing here: \['yes'\]"),
+        ("y,z\n1,1\n", r"columns missing: \['logit'\]; columns that mean nothing here: \['z'\]; expected"),
+        ("logit:a,probability:b\n1,1\n", "columns that mean nothing here: .*'logit:a'"),
         ("logit,logit,y\n1,1,1\n", r"columns is \['logit'\] more than once; expected each column once"),
         ("logit,y\n1,1\n,0\n", "logit is missing in 1 rows; expected a value in every row"),
         ("logit,y,weight\n1,1,\n2,0,1\n", "weight is missing in 1 rows"),
         ("logit,y,group\n1,1,3\n2,0,\n", "group is missing in 1 rows"),
         ("logit,y\nx,1\n", "logit is string; expected numbers"),
-        ("logit,y\n1,yes\n2,no\n", "y is string; expected numbers"),
+        ("logit,y\n1,yes\n2,no\n", "y is string; expected numbers 0 and 1, and -1, 255"),
         ("logit,y\n1,2\n", r"y\[0, 0\] is 2"),
         ("logit,y\n1,1\n2\n", "cannot be read"),
         ("", "cannot be read"),
@@ -200,6 +205,22 @@ def test_a_bad_csv_names_file_and_column(tmp_path: Path, content: str, message: 
     with pytest.raises(BadData, match=message) as raised:
         read_scores(text(tmp_path, content))
     assert "scores.csv" in str(raised.value)
+
+
+def test_what_cutpoint_score_writes_needs_only_a_y(tmp_path: Path) -> None:
+    written = {
+        "logits": LOGITS, "label_names": ["a", "b:c"], "scores": LOGITS / 9, "decisions": LOGITS > 0, "rows": np.arange(4),
+        "policy_version": np.array(3),
+    }  # fmt: skip
+    check(read_scores(npz(tmp_path, **written, y=Y)))
+    check(read_scores(npz(tmp_path, **written)), y=None)
+
+
+def test_a_text_file_named_npz_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
+    (tmp_path / "s.npz").write_text("logit,y\n1,1\n")
+    with pytest.raises(BadData, match=r"s.npz cannot be read as .npz \(it begins otherwise\); expected arrays") as raised:
+        read_scores(tmp_path / "s.npz")
+    assert "pickle" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["none.npz", "none.csv", "none.parquet"])

@@ -143,6 +143,7 @@ def test_calibrate_from_scores_and_refusals(data, tmp_path):
     cutpoint("calibrate", model, "--scores", tmp_path / "scores.npz", "--objective", "recall_at_least=0.9")
     assert read_bundle(model).policy.labels == shipped.labels
     assert read_bundle(model).policy.data_digest == shipped.data_digest
+    assert [(p.version, p.parent) for p in (shipped, read_bundle(model).policy)] == [(1, None), (2, 1)]
 
     before = (model / "policy.json").read_bytes()
     with pytest.raises(Uncalibratable, match=r"fault: INSUFFICIENT.*needs at least 100000"):

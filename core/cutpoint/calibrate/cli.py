@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ..bundle import Bundle, find_bundle, read_bundle, write_policy, write_whole
-from ..calibration import Plan, ScoreHistogram, Scores, group_scores, merge_histograms
+from ..bundle import MODEL_FILE, Bundle, find_bundle, write_policy, write_whole
+from ..calibration import Plan, ScoreHistogram, Scores, merge_histograms
 from ..errors import BadConfig, BadData
 from ..terminal import console, policy_table
 from .files import read_histogram, read_scores
-from .ship import make_policy, require_trainer, score_bundle
+from .ship import make_policy, read_to_calibrate, require_trainer, score_bundle
 
 app = typer.Typer(help="Choose thresholds from labelled scores.", no_args_is_help=True)
 
@@ -27,7 +27,8 @@ def calibrate(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[BUNDLE]", help="Version folder, or a model's folder for its highest version; gets policy.json."
+            metavar="[BUNDLE]",
+            help="Version folder, or a model's folder for its highest version; gets policy.json, unless --out is given.",
         ),
     ] = None,
     data: Annotated[
@@ -38,7 +39,7 @@ def calibrate(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "valid",
     scores: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--scores", metavar="FILE", help="Instead: scores and labels in an .npz (logits, y), .csv or .parquet."),
     ] = None,
     histogram: Annotated[
@@ -71,28 +72,45 @@ def calibrate(
         bool, typer.Option("--allow-undecided", help="Write the policy although some labels get no threshold.")
     ] = False,
     author: Annotated[str, typer.Option("--author", help="Who makes it; kept in the policy.")] = "cutpoint calibrate",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the policy here too (.json).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the policy here (.json), not into BUNDLE.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a page to look at (.html): one file, no network.")
     ] = None,
 ) -> None:
-    """Choose a threshold per label, write it into the bundle as policy.json, and show what to expect of it."""
+    """Choose a threshold per label, write a policy into the bundle or to --out, and show what to expect of it."""
     plan = Plan.of(
         objective, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
         min_positives=min_positives, shrink=shrink, fallback=fallback,
     )  # fmt: skip
     _one_source({"--data or --run": data is not None or run is not None, "--scores": scores, "--histogram": histogram})
-    read = None if bundle is None else read_bundle(find_bundle(bundle), with_policy=fallback == "previous")
-    if scores is None and not histogram and read is None:
+    if len(scores or []) > 1:
+        raise BadConfig.of(
+            "--scores", f"given {len(scores or [])} times",
+            "one file; to add several, count each with `cutpoint histogram` and give those as --histogram",
+        )  # fmt: skip
+    files = [*(scores or []), *(histogram or [])]
+    if bundle is None and not files:
         raise BadConfig.of("BUNDLE", "missing", "a model's folder, or --scores or --histogram")
-    source = _source(read, data, run, split, scores, histogram or [])
-    name = (scores or (histogram or [Path("scores")])[0]).stem
-    policy = make_policy(source, plan, read, name=name, allow_undecided=allow_undecided, author=author)
-    written = [] if read is None else [write_policy(read.path, policy)]
+    if bundle is None and fallback == "previous":
+        raise BadConfig.of("--fallback", "previous without BUNDLE", "a model's folder, whose policy.json is the previous one")
+    inputs = [*files, *(path for path in (data, run) if path is not None)]
+    _check_outputs({"--out": (out, ".json"), "--report": (report, ".html")}, inputs)
+    read = None if bundle is None else read_to_calibrate(find_bundle(bundle))
+    if fallback == "previous" and read is not None and read.policy is None:
+        raise BadConfig.of("--fallback", f"previous, but {read.path} has no policy.json", "none or pooled")
+    source = _source(read, data, run, split, scores[0] if scores else None, histogram or [])
+    policy = make_policy(
+        source, plan, read, name=files[0].stem if files else "scores", allow_undecided=allow_undecided, author=author
+    )
+    written = []
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, policy.to_json().encode())
         written.append(out)
+    elif read is not None:
+        written.append(write_policy(read.path, policy))
     if report is not None:
         from ..report import write_report
 
@@ -110,39 +128,34 @@ def histogram(
         typer.Argument(metavar="FILE...", help="Scores and labels (.npz, .csv, .parquet), or histograms; all are added."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Write the histogram here.")],
-    by_group: Annotated[bool, typer.Option("--by-group", help="Count groups, for guarantees by group.")] = False,
+    by_group: Annotated[bool, typer.Option("--by-group", help="Count groups too, for guarantees by group.")] = False,
 ) -> None:
     """Count scores: what stands for any amount of them when `cutpoint calibrate` runs somewhere else."""
+    _check_outputs({"--out": (out, None)}, files)
     parts = []
     for path in files:
         if path.suffix.lower() in (".npz", ".csv", ".parquet") or path.is_dir():
             parts.append(_counted(path, read_scores(path), by_group))
         else:
             parts.append(read_histogram(path))
+    _refuse_twice(files, parts)
     merged = merge_histograms(parts)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, merged.to_bytes())
     totals = merged.totals.sum(axis=0)
-    console().print(
-        f"{merged.rows} {merged.unit}s, {len(merged.labels)} labels, {totals[1]:g} positives and {totals[0]:g} "
-        f"{'negatives' if merged.labelled else 'of unknown class'} in bins of {merged.step:g}",
-        highlight=False,
-    )
+    counted = f"{merged.rows} rows{' in groups' if merged.has_groups else ''}, {len(merged.labels)} labels"
+    classes = f"{totals[1]:g} positives and {totals[0]:g} {'negatives' if merged.labelled else 'of unknown class'}"
+    console().print(f"{counted}, {classes} in bins of {merged.step:g}", highlight=False)
     console().print(f"{out}", highlight=False, markup=False)
 
 
 def _counted(path: Path, scores: Scores, by_group: bool) -> ScoreHistogram:
-    made = ScoreHistogram(
-        scores.labels, weighted=scores.weighted, labelled=scores.labelled, unit="group" if by_group else "row"
-    )  # fmt: skip
-    if not by_group:
-        made.update(scores.logits, scores.targets, scores.weights)
-        return made
-    if scores.groups is None or scores.targets is None:
+    if by_group and (scores.groups is None or scores.targets is None):
         raise BadData.of(f"{path}: keys", "without group or y", "both, with --by-group")
-    if scores.weighted:
+    if by_group and scores.weighted:
         raise BadData.of(f"{path}: weight", "given", "none with --by-group: no exact bound is known for weighted groups")
-    made.update(*group_scores(scores.logits, scores.targets, scores.groups))
+    made = ScoreHistogram(scores.labels, weighted=scores.weighted, labelled=scores.labelled, grouped=by_group)
+    made.update(scores.logits, scores.targets, scores.weights, scores.groups if by_group else None)
     return made
 
 
@@ -152,6 +165,40 @@ def _one_source(given: dict[str, object]) -> None:
         raise BadConfig.of(" and ".join(found), "given together", "one of them: each says what to calibrate from")
 
 
+def _check_outputs(outputs: dict[str, tuple[Path | None, str | None]], inputs: list[Path]) -> None:
+    """Refuse files to write, by option and with their suffix, that would spoil something."""
+    taken = {path.resolve(): f"also read ({path})" for path in inputs}
+    for name, (path, suffix) in outputs.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise BadConfig.of(name, f"{path} (a folder)", "a file to write")
+        if suffix is not None and path.suffix.lower() != suffix:
+            raise BadConfig.of(name, str(path), f"a file that ends in {suffix}")
+        whole = path.resolve()
+        if whole in taken:
+            raise BadConfig.of(name, f"{path}, {taken[whole]}", "a file of its own")
+        taken[whole] = f"also {name}"
+        folders = [*whole.parents, *path.absolute().parents]  # both: a version folder may be a link, or be reached by one
+        bundle = next((f for f in folders if f.name.isdecimal() and (f / MODEL_FILE).is_file()), None)
+        if bundle is not None and not (name == "--report" and bundle / "report.html" in (whole, path.absolute())):
+            allowed = f", or {bundle / 'report.html'}" if name == "--report" else ""
+            raise BadConfig.of(
+                name, f"{path}, inside a model's version folder",
+                f"a file elsewhere{allowed}: what lies beside {MODEL_FILE} counts as part of the graph",
+            )  # fmt: skip
+
+
+def _refuse_twice(files: list[Path], parts: list[ScoreHistogram]) -> None:
+    """BadData where two histograms are the same, and not empty: merged, they would count their rows twice."""
+    seen: dict[str, Path] = {}
+    for path, part in zip(files, parts, strict=True):
+        digest = part.digest()
+        if digest in seen and part.rows:
+            raise BadData(f"{path} holds the same counts as {seen[digest]}; expected each once: their rows would count twice")
+        seen[digest] = path
+
+
 def _source(
     bundle: Bundle | None, data: Path | None, run: Path | None, split: str, scores: Path | None, histograms: list[Path]
 ) -> Scores | ScoreHistogram:
@@ -159,7 +206,9 @@ def _source(
     if scores is not None:
         return read_scores(scores, labels)
     if histograms:
-        merged = merge_histograms([read_histogram(path) for path in histograms])
+        parts = [read_histogram(path) for path in histograms]
+        _refuse_twice(histograms, parts)
+        merged = merge_histograms(parts)
         if labels is not None and merged.labels != labels:
             raise BadData.of(
                 f"{histograms[0]}: labels", list(merged.labels[:5]), f"{list(labels[:5])}, the model's, in that order"

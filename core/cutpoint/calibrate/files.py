@@ -1,7 +1,8 @@
 """Scores and labels from files: .npz, .csv and .parquet; and histograms of them.
 
     .npz               logits (or probabilities) [row], [row, label] or [sequence, window, label], and y alike;
-                       label_names [label], group [row] and weight [row] if there are any
+                       label_names [label], group [row] and weight [row] if there are any;
+                       what else `cutpoint score --out` writes is not read
     .csv, .parquet     one label: columns logit (or probability) and y
                        several: columns logit:NAME (or probability:NAME) and y:NAME for each; group and weight if there are any
 
@@ -22,6 +23,8 @@ from ..errors import BadData, MissingPart
 
 _TABLES = (".csv", ".parquet")
 _KEYS = ("logits", "probabilities", "y", "label_names", "group", "weight")
+_IGNORED = ("decisions", "policy_version", "rows", "scores")  # of `cutpoint score --out`, to which y was added
+_CLASSES = "numbers 0 and 1, and -1, 255, NaN or nothing for not labelled"
 
 
 def read_scores(path: Path, labels: Sequence[str] | None = None) -> Scores:
@@ -81,10 +84,14 @@ def read_histogram(path: Path) -> ScoreHistogram:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     arrays = read_arrays(path)
-    unknown = sorted(set(arrays) - set(_KEYS))
+    unknown = sorted(set(arrays) - {*_KEYS, *_IGNORED})
     if unknown:
-        raise BadData.of(f"{path}: keys", sorted(arrays), "logits and y, and of others only " + ", ".join(_KEYS[1:]))
-    return arrays
+        raise BadData(
+            f"{path}: keys that mean nothing here: {unknown[:5]}; expected logits and y, and of others only "
+            + ", ".join(_KEYS[3:])
+            + ", or probabilities in place of logits"
+        )
+    return {key: array for key, array in arrays.items() if key in _KEYS}
 
 
 def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str] | None]:
@@ -118,10 +125,11 @@ def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str] | None]:
     wanted = [*scores, *(targets if labelled else [])]
     if sorted(columns) != sorted(wanted):
         lacking, more = sorted(set(wanted) - set(columns))[:5], sorted(set(columns) - set(wanted))[:5]
-        raise BadData.of(
-            f"{path}: columns", f"without {lacking}, with {more}",
-            "logit (or probability) and y, or logit:NAME and y:NAME for each label, and group and weight if there are any",
-        )  # fmt: skip
+        found = [f"{what}: {some}" for what, some in (("missing", lacking), ("that mean nothing here", more)) if some]
+        raise BadData(
+            f"{path}: columns {'; columns '.join(found)}; expected logit (or probability) and y, or logit:NAME and y:NAME for "
+            "each label, and group and weight if there are any"
+        )
     key = "logits" if kind == "logit" else "probabilities"
     arrays[key] = np.stack([_column(path, name, columns[name]) for name in scores], axis=-1)
     if labelled:
@@ -137,7 +145,7 @@ def _column(path: Path, name: str, column: Any) -> NDArray[Any]:
         column = column.cast("int8")
     found: NDArray[Any] = column.to_numpy()
     if name != "group" and found.dtype.kind not in "biuf":
-        raise BadData.of(f"{path}: {name}", str(column.type), "numbers")
+        raise BadData.of(f"{path}: {name}", str(column.type), _CLASSES if name.partition(":")[0] == "y" else "numbers")
     return found
 
 
@@ -145,7 +153,9 @@ def _like(path: Path, y: NDArray[Any], logits: NDArray[Any]) -> NDArray[Any]:
     """`y` with the label axis that it may lack where there is one label."""
     if logits.ndim == y.ndim + 1 and logits.shape[-1] == 1:
         y = y[..., None]
-    if y.dtype.kind not in "biuf" or y.shape != logits.shape:
+    if y.dtype.kind not in "biuf":
+        raise BadData.of(f"{path}: y", str(y.dtype), _CLASSES)
+    if y.shape != logits.shape:
         raise BadData.of(
             f"{path}: shapes of logits and y", f"{list(logits.shape)} and {list(y.shape)}", "the same, [..., label]"
         )

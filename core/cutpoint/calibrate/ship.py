@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle, read_bundle, write_policy
 from ..calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy, reasons_of
 from ..dataset import Dataset
-from ..errors import MissingPart, Uncalibratable
+from ..errors import BadBundle, MissingPart, Uncalibratable
 
 
 def make_policy(
@@ -44,7 +44,7 @@ def make_policy(
         model_digest=bundle.digest if bundle is not None else "",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         author=author,
-        previous=bundle.policy if bundle is not None and plan.fallback == "previous" else None,
+        previous=bundle.policy if bundle is not None else None,
     )
     if policy.undecided and not allow_undecided:
         counted = f"{len(policy.undecided)} of {len(policy.labels)} labels get no threshold ({reasons_of(policy.undecided)})"
@@ -62,6 +62,18 @@ def require_trainer() -> None:
         raise MissingPart(
             f"scoring data with a model needs the package {error.name}: pip install 'cutpoint[trainer]'; --scores does not"
         ) from error
+
+
+def read_to_calibrate(path: Path) -> Bundle:
+    """The bundle at `path`; with its policy, which becomes the parent of the next, where that can be read and is of this graph.
+
+    Raises:
+        BadBundle: what else is wrong with the bundle.
+    """
+    try:
+        return read_bundle(path)
+    except BadBundle:
+        return read_bundle(path, with_policy=False)
 
 
 def score_bundle(bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64]) -> Scores:
@@ -94,7 +106,7 @@ def calibrate_bundle(
 
     Raises what `make_policy` and `score_bundle` raise; then nothing is written.
     """
-    bundle = read_bundle(path, with_policy=plan.fallback == "previous")
+    bundle = read_to_calibrate(path)
     data = score_bundle(bundle, dataset, rows)
     policy = make_policy(data, plan, bundle, allow_undecided=allow_undecided, author=author)
     write_policy(bundle.path, policy)

@@ -122,6 +122,7 @@ def fit_policy(
         model=model,
         model_version=model_version,
         model_digest=model_digest,
+        version=1 if previous is None else previous.version + 1,  # a store numbers it anew
         parent=None if previous is None else previous.version,
         created=created,
         author=author,

@@ -70,10 +70,13 @@ class Objective:
 
     def __post_init__(self) -> None:
         if not self._allowed():
-            raise BadInput.of(f"objective {self.name}", self.value, f"a number, {self.expected}")
+            raise BadInput.of(f"objective {self.name}", self._given(), f"a number, {self.expected}")
 
     def __str__(self) -> str:
         return f"{self.name}={number(self.value)}"
+
+    def _given(self) -> str:
+        return str(self.value)
 
     def _allowed(self) -> bool:
         return 0 < self.value <= 1
@@ -192,17 +195,23 @@ class MinCost(Objective):
 
     prevalence: float | None = None
     name = "min_cost"
-    expected = "more than 0 and at most 1e9 (what a miss costs, in false alarms), and @ with a prevalence behind it if wanted"
+    expected = (
+        "more than 0 and at most 1e9 (what a miss costs, in false alarms), and if wanted @ and a prevalence behind it, "
+        "more than 0 and less than 1"
+    )
     constraint = False
 
     def __str__(self) -> str:
         return super().__str__() + ("" if self.prevalence is None else f"@{number(self.prevalence)}")
 
+    def _given(self) -> str:
+        return super()._given() if self.prevalence is None else str(self).removeprefix(f"{self.name}=")
+
     @classmethod
     def read(cls, text: str) -> Self:
         """From `ratio` or `ratio@prevalence`; BadInput where one is no number in range."""
         value, at, prevalence = text.partition("@")
-        return cls(_number(cls, value), _number(cls, prevalence) if at else None)
+        return cls(_number(cls, value, text), _number(cls, prevalence, text) if at else None)
 
     def _allowed(self) -> bool:
         return 0 < self.value <= 1e9 and (self.prevalence is None or 0 < self.prevalence < 1)
@@ -258,8 +267,8 @@ def reached(curve: Curve) -> str:
     return f"the lowest cut offered finds {found} of {number(curve.positives)} positives: others score below it"
 
 
-def _number(kind: type[Objective], text: str) -> float:
+def _number(kind: type[Objective], text: str, whole: str | None = None) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadInput.of(f"objective {kind.name}", repr(text), f"a number, {kind.expected}") from None
+        raise BadInput.of(f"objective {kind.name}", repr(whole or text), f"a number, {kind.expected}") from None

@@ -1,7 +1,8 @@
 """A plan: everything that is asked of a calibration, in one record, whoever asks: command, wire, configuration or code."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
@@ -11,6 +12,9 @@ from .calibrator import Kind
 from .guarantee import Guarantee
 from .notation import parse_objective, split_label
 from .objective import Objective
+
+_CALIBRATORS = ("auto", *get_args(Kind))
+_Fallback = Literal["none", "pooled", "previous"]
 
 
 class Plan(Record):
@@ -33,7 +37,7 @@ class Plan(Record):
     calibrator: Kind | Literal["auto"] = "auto"
     min_positives: Annotated[int, Field(ge=0)] = 0
     shrink: Annotated[float, Field(ge=0)] = 0.0
-    fallback: Literal["none", "pooled", "previous"] = "none"
+    fallback: _Fallback = "none"
 
     @classmethod
     def of(
@@ -74,6 +78,10 @@ class Plan(Record):
             raise BadInput.of("objective", whole or "not given", "one for all labels, and others as LABEL:NAME=VALUE")
         if delta is None and (simultaneous or by_group):
             raise BadInput.of("delta", "not given", "a probability, with simultaneous or by_group: they are of a guarantee")
+        for name, known in (("calibrator", _CALIBRATORS), ("fallback", get_args(_Fallback))):
+            value = settings.get(name)
+            if value is not None and value not in known:
+                raise BadInput.of(f"calibration: {name}", repr(value), "one of " + ", ".join(known))
         try:
             guarantee = None
             if delta is not None:
@@ -91,8 +99,10 @@ class Plan(Record):
         except ValidationError as error:
             raise BadInput(f"calibration: {first_problem(error)}") from None
         if made.guarantee is not None:
-            for wanted in {made.objective, *made.objectives.values()}:
-                parse_objective(wanted).check_guarantee()
+            parse_objective(made.objective).check_guarantee()
+            for label, wanted in made.objectives.items():
+                with _naming(label):
+                    parse_objective(wanted).check_guarantee()
         return made
 
     def for_labels(self, labels: Sequence[str]) -> list[Objective]:
@@ -109,7 +119,13 @@ class Plan(Record):
 
 
 def _objective_of(label: str, text: str) -> Objective:
-    try:
+    with _naming(label):
         return parse_objective(text)
+
+
+@contextmanager
+def _naming(label: str) -> Iterator[None]:
+    try:
+        yield
     except BadInput as error:
         raise BadInput(f"label {label!r}: {error}") from None
