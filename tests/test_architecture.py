@@ -123,6 +123,8 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client")),
         ("cutpoint.trainer", ("grpc", "prometheus_client", "cutpoint.wire", "cutpoint.server", "cutpoint.client")),
         ("cutpoint.calibration", ("grpc", "torch", "onnxruntime", "scipy", "sklearn")),
+        ("cutpoint.calibrate.cli", ("torch", "onnxruntime", "grpc", "sklearn", "pyarrow", "matplotlib", "cutpoint.trainer")),
+        ("cutpoint.report", ("torch", "onnxruntime", "grpc", "sklearn", "matplotlib", "typer")),
         ("cutpoint.bundle", ("grpc", "torch", "onnxruntime", "scipy", "onnx")),
         ("cutpoint.wire", ("torch", "onnxruntime", "scipy", "tritonclient")),
         ("cutpoint.cli", ("numpy", "grpc", "torch", "onnxruntime", "pydantic")),
