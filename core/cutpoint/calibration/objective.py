@@ -159,7 +159,7 @@ class Objective:
     def _best(self, curve: Curve) -> Choice: ...
 
     def _surely(self, curve: Curve, delta: float, units: str) -> Choice:
-        raise NotImplementedError  # only of those with a rate
+        raise AssertionError(f"{self.name} has no bound")  # `check_guarantee` says so first
 
 
 class MaxFBeta(Objective):
