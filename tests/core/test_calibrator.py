@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from typing import get_args
 
@@ -344,9 +343,7 @@ def test_rows_under_a_histograms_grid_count() -> None:
 def test_a_million_scores_are_pooled() -> None:
     _, targets, raw = rare(300_000)
     curve = exact_curve(raw, targets)
-    started = time.perf_counter()
     made = fit_calibrator(curve, "platt", shrink=0)
-    assert time.perf_counter() - started < 1, "a second, on a busy machine; milliseconds else"
     oracle = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(raw[:, None].astype(float), targets)
     assert made.coefficients == pytest.approx([oracle.coef_[0, 0], oracle.intercept_[0]], abs=1e-3)
     spread = exact_curve(raw * np.float32(500), targets)  # beyond what a grid of 1/256 holds
