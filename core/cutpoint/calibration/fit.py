@@ -1,67 +1,29 @@
 """From labelled scores, in memory or counted in a histogram, to the labels of a policy."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadData, BadInput, Uncalibratable
-from .calibrator import Calibrator, fit_calibrator, fit_pooled
-from .curve import Curve, exact_curve
+from .calibrator import fit_calibrator, fit_pooled
+from .candidate import Candidate, Source
+from .curve import Curve
 from .guarantee import Guarantee, Guaranteed
-from .histogram import ScoreHistogram
-from .notation import parse_objective
-from .objective import NEVER, Infeasible, Objective
+from .objective import Infeasible, Objective
 from .plan import Plan
-from .policy import Counts, Expected, LabelPolicy, Needs, Policy, Status, reasons_of
+from .policy import Counts, LabelPolicy, Policy, reasons_of
 from .scores import Cuts, Scores
 from .search import count, window_curves, with_rest
+from .sparse import from_previous, with_pooled_cuts
 
 # Rows, from which it is faster to count the scores of all labels first than to sort them.
 MANY_ROWS = 20_000
 
 
-@dataclass(frozen=True)
-class _Label:
-    """What is known of one label while the cuts are chosen; `threshold` is None where there is none (yet)."""
-
-    name: str
-    objective: Objective
-    counts: Counts
-    effective: tuple[float, float] | None
-    status: Status = "OK"
-    threshold: float | None = None
-    reason: str = ""
-    needs: Needs | None = None
-    guarantee: Guaranteed | None = None
-    curve: Curve | None = None  # at positives, of joint objectives
-    points: Curve | None = None  # binned, for calibrators and the pooled cut
-    calibrator: Calibrator = field(default_factory=Calibrator)
-    expected: Expected | None = None  # taken over from a previous policy
-
-    def at(self, curve: Curve, index: int, threshold: float | None = None) -> "_Label":
-        """With the cut at `index` of `curve`."""
-        placed = curve.threshold(index) if threshold is None else threshold
-        if not math.isfinite(placed):
-            where = curve.cuts[index] if index >= 0 else curve.top
-            return self.without(
-                Infeasible("INFEASIBLE", f"the cut is at a score of {where}, which no finite threshold separates")
-            )
-        tp, fp = curve.counts_at(index)
-        counts = {"tp": tp, "fp": fp} if curve.labelled else {"unlabelled_alerts": fp}
-        reason = self.reason or ("best without any alert" if index == NEVER else "")
-        return replace(self, threshold=placed, counts=self.counts.model_copy(update=counts), reason=reason)
-
-    def without(self, why: Infeasible) -> "_Label":
-        """With no cut."""
-        needs = None if why.needs is None else Needs(count=why.needs, of=why.of)
-        return replace(self, status=why.status, threshold=None, reason=why.reason, needs=needs)
-
-
-def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | None = None) -> tuple[LabelPolicy, ...]:
+def fit_labels(data: Source, plan: Plan, previous: Policy | None = None) -> tuple[LabelPolicy, ...]:
     """Choose every label's cut, exactly, over all cuts that the data offer, and fit its probabilities.
 
     Args:
@@ -85,7 +47,7 @@ def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | Non
         "all" if every or objective.cuts == "all" or guarantee is not None else "positives" for objective in objectives
     ]
 
-    def look(i: int, curve: Curve, points: Curve | None = None) -> _Label:
+    def look(i: int, curve: Curve, points: Curve | None = None) -> Candidate:
         return _first_look(data, i, curve, objectives[i], plan, delta, (points or curve).binned() if pools else None)
 
     found = _searched(data, objectives, plan, delta, look) if isinstance(data, Scores) else {}
@@ -97,9 +59,9 @@ def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | Non
     labels = _jointly(labels, plan.min_positives)
     if pools:
         labels = _with_calibrators(labels, plan)
-        labels = _with_pooled_cuts(data, labels, plan)
+        labels = with_pooled_cuts(data, labels, plan)
     if plan.fallback == "previous":
-        labels = [_from_previous(data, i, label, previous) for i, label in enumerate(labels)]
+        labels = [from_previous(data, i, label, previous) for i, label in enumerate(labels)]
     fitted = tuple(_finished(data, i, label) for i, label in enumerate(labels))
     if all(label.threshold is None for label in fitted):
         raise Uncalibratable(f"{plan} can be met for no label: {reasons_of(fitted)}")
@@ -107,7 +69,7 @@ def fit_labels(data: Scores | ScoreHistogram, plan: Plan, previous: Policy | Non
 
 
 def fit_policy(
-    data: Scores | ScoreHistogram,
+    data: Source,
     plan: Plan,
     *,
     model: str,
@@ -143,7 +105,7 @@ def refuse_probabilities(name: str, logits: NDArray[Any]) -> None:
         raise BadData.of(name, found, "logits, log(p / (1 - p)); the outputs 'logits', not 'scores'")
 
 
-def _check_guarantee(data: Scores | ScoreHistogram, objectives: Sequence[Objective], guarantee: Guarantee) -> None:
+def _check_guarantee(data: Source, objectives: Sequence[Objective], guarantee: Guarantee) -> None:
     for objective in objectives:
         objective.check_guarantee()
     if data.weighted:
@@ -153,12 +115,12 @@ def _check_guarantee(data: Scores | ScoreHistogram, objectives: Sequence[Objecti
 
 
 def _first_look(
-    data: Scores | ScoreHistogram, i: int, curve: Curve, objective: Objective, plan: Plan, delta: float, points: Curve | None
-) -> _Label:
+    data: Source, i: int, curve: Curve, objective: Objective, plan: Plan, delta: float, points: Curve | None
+) -> Candidate:
     """A label's own choice, and of its curve only what is needed later."""
     classes = {"positives": curve.positives, "negatives": curve.negatives} if curve.labelled else {"unlabelled": curve.rows}
     counts = Counts(**{"positives": 0, "negatives": 0, "tp": 0, "fp": 0, **classes})
-    label = _Label(data.labels[i], objective, counts, curve.effective, points=points)
+    label = Candidate(data.labels[i], objective, counts, curve.effective, points=points)
     if objective.joint:
         return replace(label, curve=curve.at_positives() if objective.lacking(curve, plan.min_positives) is None else curve)
     if plan.guarantee is None:
@@ -175,8 +137,8 @@ def _first_look(
 
 
 def _searched(
-    data: Scores, objectives: Sequence[Objective], plan: Plan, delta: float, look: Callable[..., _Label]
-) -> dict[int, _Label]:
+    data: Scores, objectives: Sequence[Objective], plan: Plan, delta: float, look: Callable[..., Candidate]
+) -> dict[int, Candidate]:
     """The labels, by index, whose own choice can be made without sorting all scores, where there are many of them."""
     by_group = plan.guarantee is not None and plan.guarantee.unit == "group"
     if data.weighted or by_group or data.rows < MANY_ROWS:
@@ -196,7 +158,7 @@ def _searched(
     return {i: look(i, curve, points[i]) for i, curve in curves.items()}
 
 
-def _surely(data: Scores | ScoreHistogram, i: int, curve: Curve, label: _Label, guarantee: Guarantee, delta: float) -> _Label:
+def _surely(data: Source, i: int, curve: Curve, label: Candidate, guarantee: Guarantee, delta: float) -> Candidate:
     objective = label.objective
     assert objective.rate is not None  # checked at the beginning
     unit = guarantee.unit
@@ -212,7 +174,7 @@ def _surely(data: Scores | ScoreHistogram, i: int, curve: Curve, label: _Label, 
     return replace(label.at(curve, index, threshold), guarantee=sure)
 
 
-def _jointly(labels: Sequence[_Label], min_positives: int) -> list[_Label]:
+def _jointly(labels: Sequence[Candidate], min_positives: int) -> list[Candidate]:
     """With the cuts of joint objectives, chosen together among the labels that share one."""
     found = list(labels)
     for objective in {str(label.objective): label.objective for label in labels if label.objective.joint}.values():
@@ -226,7 +188,7 @@ def _jointly(labels: Sequence[_Label], min_positives: int) -> list[_Label]:
     return found
 
 
-def _with_calibrators(labels: Sequence[_Label], plan: Plan) -> list[_Label]:
+def _with_calibrators(labels: Sequence[Candidate], plan: Plan) -> list[Candidate]:
     if plan.calibrator == "none":
         return list(labels)
     points = [label.points for label in labels if label.points is not None and label.points.labelled]
@@ -239,88 +201,7 @@ def _with_calibrators(labels: Sequence[_Label], plan: Plan) -> list[_Label]:
     ]
 
 
-def _with_pooled_cuts(data: Scores | ScoreHistogram, labels: Sequence[_Label], plan: Plan) -> list[_Label]:
-    """With cuts moved towards, or taken from, the cut of all labels together.
-
-    They are pooled on calibrated log-odds: raw scores of different labels have different offsets, and pooling those is worse
-    than nothing (notes in docs/calibration.md).
-    """
-    found = list(labels)
-    pooled: dict[str, float | None] = {}
-    for i, label in enumerate(labels):
-        if label.objective.joint or label.guarantee is not None:
-            continue
-        moves = plan.shrink > 0 and label.threshold is not None and not label.objective.constraint and len(labels) > 1
-        falls_back = plan.fallback == "pooled" and label.status == "INSUFFICIENT" and label.counts.rows > 0
-        if not (moves or falls_back):
-            continue
-        text = str(label.objective)
-        if text not in pooled:
-            pooled[text] = _pooled_cut(labels, label.objective)
-        cut = pooled[text]
-        if cut is None:
-            continue
-        towards = label.calibrator.inverse(cut)
-        if not math.isfinite(towards):
-            continue
-        if falls_back:
-            sure = ", without the guarantee" if plan.guarantee is not None else ""
-            reason = f"the cut of all labels together{sure}: {label.reason}"
-            found[i] = _moved(data, i, replace(label, status="FALLBACK", needs=None, reason=reason), towards)
-        elif label.threshold is not None:
-            n = label.counts.positives if label.effective is None else label.effective[0]
-            to = (n * label.threshold + plan.shrink * towards) / (n + plan.shrink)
-            reason = (
-                f"moved {plan.shrink / (n + plan.shrink):.0%} of the way from {label.threshold:.4g} to the pooled {towards:.4g}"
-            )
-            found[i] = _moved(data, i, replace(label, reason=reason), to)
-    return found
-
-
-def _pooled_cut(labels: Sequence[_Label], objective: Objective) -> float | None:
-    """The objective's cut, in calibrated log-odds, on the rows of all labels together."""
-    odds, classes, weights = [], [], []
-    for label in labels:
-        points = label.points
-        if points is None or not points.labelled or len(points.cuts) == 0:
-            continue
-        at = np.append(points.cuts, points.below[-1]) + points.step / 2  # the last for what is below a histogram's grid
-        for c, (counts, total) in enumerate(((points.fp, points.negatives), (points.tp, points.positives))):
-            odds.append(label.calibrator.log_odds(at))
-            classes.append(np.full(len(at), c, np.uint8))
-            weights.append(np.maximum(np.diff(counts, prepend=0, append=total), 0.0))  # sums of weights are right to rounding
-    if not odds:
-        return None
-    curve = exact_curve(np.concatenate(odds), np.concatenate(classes), np.concatenate(weights))
-    choice = objective.choose(curve)
-    return None if isinstance(choice, Infeasible) else curve.threshold(choice)
-
-
-def _moved(data: Scores | ScoreHistogram, i: int, label: _Label, threshold: float) -> _Label:
-    """With the cut at a threshold that was not chosen on the label's own curve; in a histogram at the next that it offers."""
-    curve = data.curve(i)
-    wanted = float(np.float32(threshold))
-    index = curve.index_at(wanted)
-    every = index >= 0 and curve.alerts[index] >= curve.rows * (1 - 1e-12)  # to rounding, where weights are summed
-    offered = not curve.step or every or wanted >= (curve.lowest_threshold(index) if index >= 0 else curve.top)
-    return label.at(curve, index, wanted if offered else None)
-
-
-def _from_previous(data: Scores | ScoreHistogram, i: int, label: _Label, previous: Policy | None) -> _Label:
-    if label.status != "INSUFFICIENT" or previous is None:
-        return label
-    before = next((each for each in previous.labels if each.label == label.name), None)
-    if before is None or before.threshold is None or type(parse_objective(before.objective)) is not type(label.objective):
-        return label  # a cut for an alert rate is none for a recall
-    was = "" if before.objective == str(label.objective) else f" for {before.objective}"
-    reason = f"the cut of policy {previous.version}{was}: {label.reason}"
-    kept = replace(label, status="FALLBACK", needs=None, reason=reason, calibrator=before.calibrator)
-    if label.counts.rows == 0:
-        return replace(kept, threshold=before.threshold, expected=before.expected)
-    return _moved(data, i, kept, before.threshold)
-
-
-def _finished(data: Scores | ScoreHistogram, i: int, label: _Label) -> LabelPolicy:
+def _finished(data: Source, i: int, label: Candidate) -> LabelPolicy:
     expected = label.expected
     if label.threshold is not None and expected is None:
         expected = data.expected(i, label.threshold, label.counts, label.effective)
