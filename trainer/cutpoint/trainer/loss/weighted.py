@@ -1,13 +1,4 @@
-"""Losses for rare events: pure functions of (logits, targets, labelled), and modules that hold their weights.
-
-Everywhere: `logits` float [batch, label] or [batch, window, label]; `targets` of the same shape, 0 or 1 where `labelled`
-(bool, the same shape, None for everywhere) is True, anything where it is False. An entry that is not labelled has no loss and
-no gradient; with none labelled the mean is 0 and so is its gradient. `reduction` is "mean", "sum" or "none" (the shape of the
-targets, 0 where not labelled). Losses are computed and returned in float32, or in float64 for float64 logits, whatever
-autocast is on: half precision cannot hold them.
-"""
-
-from typing import Literal
+"""Cross-entropy with weights, binary and of classes."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +6,7 @@ from cutpoint.dataset import UNLABELLED
 from cutpoint.errors import BadConfig
 from torch import Tensor, nn
 
-Reduction = Literal["mean", "sum", "none"]
+from .arguments import Reduction, checked, reduce, wide_enough
 
 
 def weighted_bce(
@@ -37,13 +28,13 @@ def weighted_bce(
     Raises:
         BadConfig: shapes differ. torch would broadcast `pos_weight` along the last axis, whatever that is.
     """
-    z, y, on = _checked(logits, targets, labelled)
+    z, y, on = checked(logits, targets, labelled)
     if pos_weight is not None:
         if pos_weight.shape not in (torch.Size([]), z.shape[-1:]):
             raise BadConfig.of("pos_weight", list(pos_weight.shape), f"shape [{z.shape[-1]}], one per label, the last axis")
         pos_weight = pos_weight.to(z.dtype)
     each = F.binary_cross_entropy_with_logits(z, y.to(z.dtype), pos_weight=pos_weight, reduction="none")
-    return _reduce(each, on, on.sum(), reduction)
+    return reduce(each, on, on.sum(), reduction)
 
 
 def weighted_ce(
@@ -72,43 +63,12 @@ def weighted_ce(
             "shapes of logits, targets and class_weight", shapes, "[batch, class, ...], [batch, ...] and [class]"
         )
     on = torch.ones_like(targets, dtype=torch.bool) if labelled is None else labelled
-    z = _wide_enough(logits).masked_fill(~on.unsqueeze(1), 0)
+    z = wide_enough(logits).masked_fill(~on.unsqueeze(1), 0)
     y = targets.long().masked_fill(~on, 0)
     weight = None if class_weight is None else class_weight.to(z.dtype)
     each = F.cross_entropy(z, y, weight=weight, reduction="none")
     picked = on.to(z.dtype) if weight is None else weight[y] * on
-    return _reduce(each, on, picked.sum(), reduction)
-
-
-def focal(
-    logits: Tensor,
-    targets: Tensor,
-    labelled: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """-a_t (1 - p_t)^gamma log p_t (Lin 2017), a_t = alpha on positives and 1 - alpha on negatives.
-
-    p_t is the probability of the true class. The power is taken in log space, exp(gamma log s(-t z)) with t = 2 y - 1, whose
-    gradient is finite for gamma < 1 and large |z|, where (1 - p_t)^gamma has 0 * infinity.
-
-    Args:
-        logits: as above.
-        targets: as above.
-        labelled: as above.
-        alpha: weight of positives, 0 to 1.
-        gamma: >= 0; 0 is cross-entropy weighted by alpha.
-        reduction: as above; the mean divides by the number of labelled entries.
-
-    Raises:
-        BadConfig: shapes differ.
-    """
-    z, y, on = _checked(logits, targets, labelled)
-    t = 2 * y.to(z.dtype) - 1
-    weight = torch.where(y == 1, z.new_tensor(alpha), z.new_tensor(1 - alpha))
-    each = -weight * torch.exp(gamma * F.logsigmoid(-t * z)) * F.logsigmoid(t * z)
-    return _reduce(each, on, on.sum(), reduction)
+    return reduce(each, on, picked.sum(), reduction)
 
 
 class WeightedBCE(nn.Module):
@@ -145,36 +105,3 @@ class WeightedCE(nn.Module):
         on = (targets != UNLABELLED).squeeze(-1)
         total = weighted_ce(logits, targets.squeeze(-1), on, self.class_weight, "sum")
         return total / (on.sum().clamp(min=1) * self.mean_weight)
-
-
-class Focal(nn.Module):
-    """`focal` with fixed parameters; targets are uint8 with `UNLABELLED` (255) where not labelled."""
-
-    def __init__(self, alpha: float, gamma: float) -> None:
-        super().__init__()
-        self.alpha, self.gamma = alpha, gamma
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss, []."""
-        return focal(logits, targets, targets != UNLABELLED, self.alpha, self.gamma)
-
-
-def _checked(logits: Tensor, targets: Tensor, labelled: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    if logits.shape != targets.shape or (labelled is not None and labelled.shape != targets.shape):
-        shapes = f"{list(logits.shape)} and {list(targets.shape)}"
-        raise BadConfig.of("shapes of logits and targets", shapes, "the same, [batch, label] or [batch, window, label]")
-    on = torch.ones_like(targets, dtype=torch.bool) if labelled is None else labelled
-    # Filled before the loss, not multiplied after it: 0 times an infinite loss would be NaN.
-    return _wide_enough(logits).masked_fill(~on, 0), targets.masked_fill(~on, 0), on
-
-
-def _wide_enough(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _reduce(each: Tensor, on: Tensor, weight: Tensor, reduction: Reduction) -> Tensor:
-    each = each.masked_fill(~on, 0)
-    if reduction == "none":
-        return each
-    total = each.sum()
-    return total if reduction == "sum" else total / torch.where(weight > 0, weight, 1)

@@ -1,0 +1,5 @@
+"""Settings of the sampler."""
+
+from typing import Literal
+
+Sampler = Literal["none", "weighted"]

@@ -1,0 +1,43 @@
+"""Settings of the window encoder."""
+
+from typing import Annotated, Literal, Self
+
+from cutpoint.errors import BadConfig
+from pydantic import Field, model_validator
+
+from .model import Preprocessing
+
+
+class WindowEncoderModel(Preprocessing):
+    """Convolutions in each window, pooled, then convolutions across windows; for [batch, window, (channel,) sample].
+
+    Attributes:
+        channels: width of each convolution in a window; `kernels` (odd) and `strides` have as many entries.
+        norm: normalisation after each of them.
+        window_norm: give each window zero mean and unit deviation first; its log deviation is kept as a feature.
+        sequence_norm: take from each window's features their mean over the sequence: a window is held against what is usual
+            for its sequence (a patient, a machine), and its score then depends on the whole sequence.
+        context: width across windows; 0 pools straight into the head, so that windows do not see each other.
+        context_layers: residual layers across windows, dilated 1, 2, 4, ...: a window sees 2^layers - 1 on either side.
+        dropout: share of features dropped before the head and in the context.
+    """
+
+    kind: Literal["window_encoder"]
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(16, 32, 64), min_length=1)
+    kernels: tuple[Annotated[int, Field(gt=0)], ...] = (9, 9, 9)
+    strides: tuple[Annotated[int, Field(gt=0)], ...] = (4, 4, 4)
+    norm: Literal["batch", "group", "none"] = "batch"
+    window_norm: bool = False
+    sequence_norm: bool = False
+    context: int = Field(default=64, ge=0)
+    context_layers: int = Field(default=2, ge=0, le=10)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> Self:
+        if not len(self.channels) == len(self.kernels) == len(self.strides):
+            found = f"{len(self.channels)}, {len(self.kernels)} and {len(self.strides)}"
+            raise BadConfig.of("model: lengths of channels, kernels and strides", found, "the same length, one per layer")
+        if any(kernel % 2 == 0 for kernel in self.kernels):
+            raise BadConfig.of("model.kernels", list(self.kernels), "odd numbers")
+        return self
