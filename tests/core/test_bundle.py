@@ -105,8 +105,8 @@ def test_a_truncated_model_is_named_with_both_digests(models: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"format": 2}, r"^\S*manifest.json: format is 2; expected 1, the one this version reads$"),
-        ({"format": None}, "manifest.json: format is None; expected 1"),
+        ({"format": 3}, r"^\S*manifest.json: format is 3; expected 1 or 2, those that this version reads$"),
+        ({"format": None}, "manifest.json: format is None; expected 1 or 2"),
         ({"labels": []}, "manifest.json: labels is"),
         ({"labels": ["a", "a"]}, "manifest.json: labels is"),
         ({"task": "regression"}, "manifest.json: task is 'regression'"),
@@ -232,3 +232,20 @@ def test_a_copied_bundle_serves_under_its_own_name_only(models: Path) -> None:
     shutil.copytree(path, models / "copy" / "1")
     with pytest.raises(BadBundle, match=r"name and version is linear/1; expected copy/1"):
         read_bundle(models / "copy" / "1")
+
+
+def test_a_manifest_of_format_1_is_read(models: Path) -> None:
+    path = linear_bundle(models)
+    document = json.loads((path / "manifest.json").read_text())
+    for new in ("origin", "precision", "cost"):
+        del document[new]
+    document |= {"format": 1, "loss": {"name": "focal", "alpha": 0.25, "gamma": 2.0}}
+    document["priors"] = [
+        {key: prior[key] for key in ("rate", "sampled_rate", "pos_weight", "shift")} for prior in document["priors"]
+    ]
+    (path / "manifest.json").write_text(json.dumps(document))
+    manifest = read_bundle(path).manifest
+    assert manifest is not None and manifest.loss is not None
+    assert (manifest.format, manifest.origin, manifest.precision) == (2, "trained", "fp32")
+    assert manifest.loss.parameters == {"alpha": 0.25, "gamma": 2.0}
+    assert {prior.undone for prior in manifest.priors} == {"closed_form"}

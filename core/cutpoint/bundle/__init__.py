@@ -7,10 +7,13 @@ from .manifest import MANIFEST_FILE as MANIFEST_FILE
 from .manifest import MODEL_FILE as MODEL_FILE
 from .manifest import POLICY_FILE as POLICY_FILE
 from .manifest import Input as Input
+from .manifest import LabelCost as LabelCost
 from .manifest import LabelPrior as LabelPrior
 from .manifest import Loss as Loss
 from .manifest import Manifest as Manifest
 from .manifest import Parity as Parity
+from .manifest import Precision as Precision
+from .manifest import PrecisionCost as PrecisionCost
 from .manifest import Provenance as Provenance
 from .manifest import Task as Task
 from .manifest import Windows as Windows

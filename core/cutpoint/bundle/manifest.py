@@ -5,18 +5,19 @@ format in the tests, say in CHANGELOG what an old server does with a new bundle 
 change the meaning of a field under the same number. Adding an optional field needs no new number.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from ..validation import Record
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
 POLICY_FILE = "policy.json"
 
 Task = Literal["binary", "multilabel", "windows"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
 
@@ -45,30 +46,37 @@ class Windows(Record):
 class LabelPrior(Record):
     """What training did to one label's prior, and what the graph undoes.
 
+    The graph gives `slope` * inverse(z) - `shift` for a training logit z, where `inverse` is that of the loss (the identity for
+    cross-entropy).
+
     Attributes:
         rate: share of positives among the labelled training entries, 0 to 1.
         sampled_rate: the same share as the sampler presents it, 0 to 1.
         pos_weight: weight of a positive over that of a negative in the loss (1 for none).
-        shift: log-odds that the graph subtracts: log(pos_weight) + logit(sampled_rate) - logit(rate); where whole rows of
-            several entries were sampled, the one at which the mean probability over the training rows is `rate`.
+        shift: log-odds that the graph subtracts.
+        slope: 1 but where `undone` is "fitted".
+        undone: "closed_form": shift is log(pos_weight) + logit(sampled_rate) - logit(rate). "matched": whole rows of several
+            entries were sampled; shift is the one at which the mean probability over the training rows is `rate`. "fitted":
+            the loss has no inverse; slope and shift are the logistic fit to the validation rows.
     """
 
     rate: float = Field(ge=0, le=1)
     sampled_rate: float = Field(ge=0, le=1)
     pos_weight: float = Field(gt=0)
     shift: float
+    slope: float = Field(default=1.0, gt=0)
+    undone: Literal["closed_form", "matched", "fitted"] = "closed_form"
 
 
 class Loss(Record):
-    """The training loss; alpha and gamma are set for focal only, whose inverse the graph applies before the shift."""
+    """The training loss and its parameters, as configured; what it did to each label is in the priors."""
 
-    name: Literal["weighted_bce", "weighted_ce", "focal"]
-    alpha: float | None = None
-    gamma: float | None = None
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class Parity(Record):
-    """Torch against onnxruntime on real rows.
+    """The graph against what it was made from (torch, or the graph that was imported) on real rows.
 
     Attributes:
         max_abs_difference: largest difference of a logit.
@@ -88,34 +96,68 @@ class Provenance(Record):
 
     Attributes:
         created: UTC time, ISO 8601.
-        data_digest: SHA-256 of the training data's x and y.
-        config_digest: SHA-256 of the training configuration.
-        seed: of the split, the initial weights and the sampler.
+        data_digest: SHA-256 of the training data's x and y; None for an imported model.
+        config_digest: SHA-256 of the training configuration; None for an imported model.
+        seed: of the split, the initial weights and the sampler; None for an imported model.
         versions: of what made it: cutpoint, torch, onnxruntime, ...
         opset: ONNX opset of the graph.
         ir_version: ONNX IR version of the file.
     """
 
     created: str
-    data_digest: str
-    config_digest: str
-    seed: int
+    data_digest: str | None = None
+    config_digest: str | None = None
+    seed: int | None = None
     versions: dict[str, str]
     opset: int
     ir_version: int
+
+
+class LabelCost(Record):
+    """What a precision costs one label, on the rows of `PrecisionCost`.
+
+    Attributes:
+        average_precision: of this graph, 0 to 1.
+        reference: that of the fp32 graph on the same rows.
+        low, high: 95 % interval of the difference, by bootstrap of whole rows (groups where the data have them).
+    """
+
+    label: str
+    average_precision: float
+    reference: float
+    low: float
+    high: float
+
+
+class PrecisionCost(Record):
+    """What a graph of lower precision loses against the fp32 graph of the same run.
+
+    Attributes:
+        max_abs_difference: largest difference of a logit.
+        rows: how many rows were compared, none of which trained the model or calibrated the quantisation.
+        labels: those with positives among these rows.
+    """
+
+    max_abs_difference: float = Field(ge=0)
+    rows: int
+    labels: tuple[LabelCost, ...]
 
 
 class Manifest(Record):
     """Everything a server or a calibration needs to know about `model.onnx`.
 
     Attributes:
+        origin: "trained" by Cutpoint, or "imported" from elsewhere; only the former has loss and priors.
         labels: label names, in the order of the graph's last axis.
+        precision: of weights and arithmetic; input and logits are float32 always.
+        cost: of the precision; None for fp32.
         preprocessing: what the graph does to its input first, in words.
         sampler: name of the training sampler.
         digests: SHA-256 by file name; `model.onnx` is always among them.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
+    origin: Literal["trained", "imported"] = "trained"
     name: Name
     version: int = Field(ge=1)
     task: Task
@@ -123,9 +165,11 @@ class Manifest(Record):
     input: Input
     windows: Windows | None = None
     preprocessing: str = "none"
-    loss: Loss
+    precision: Precision = "fp32"
+    cost: PrecisionCost | None = None
+    loss: Loss | None = None
     sampler: str = "none"
-    priors: tuple[LabelPrior, ...]
+    priors: tuple[LabelPrior, ...] = ()
     parity: Parity
     provenance: Provenance
     digests: dict[str, str]
@@ -136,3 +180,15 @@ class Manifest(Record):
         if len(set(labels)) != len(labels):  # one series twice, and Prometheus refuses the whole scrape
             raise ValueError("labels must differ")
         return labels
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_1(cls, document: Any) -> Any:
+        """A document of format 1, whose loss had alpha and gamma only, as one of format 2."""
+        if not isinstance(document, dict) or document.get("format") != 1:
+            return document
+        loss = document.get("loss")
+        if isinstance(loss, dict):
+            known = {key: loss[key] for key in ("alpha", "gamma") if loss.get(key) is not None}
+            loss = {"name": loss.get("name"), "parameters": known}
+        return {**document, "format": FORMAT, "loss": loss}

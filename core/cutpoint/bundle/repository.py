@@ -175,8 +175,8 @@ def _read_manifest(path: Path) -> Manifest | None:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BadBundle(f"{path}: {error}") from error
-    if isinstance(found, dict) and found.get("format") != FORMAT:
-        raise BadBundle.of(f"{path}: format", found.get("format"), f"{FORMAT}, the one this version reads")
+    if isinstance(found, dict) and found.get("format") not in (1, FORMAT):
+        raise BadBundle.of(f"{path}: format", found.get("format"), f"1 or {FORMAT}, those that this version reads")
     try:
         return Manifest.model_validate(found)
     except ValueError as error:

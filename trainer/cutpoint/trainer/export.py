@@ -20,7 +20,7 @@ from cutpoint.errors import BadBundle, CutpointError
 from numpy.typing import NDArray
 from torch import nn
 
-from .config import FocalLoss, ImportModel
+from .config import ImportModel
 from .models import build_network
 from .preprocess import blank_preprocess, describe
 from .prior import honest_head
@@ -162,7 +162,6 @@ def _manifest(run: Run, version: int, any_windows: bool, parity: Parity, graph: 
         channels = shape[1] if len(shape) == 3 else 1
         count = None if any_windows else shape[0]
         windows = Windows(count=count, samples=shape[-1], channels=channels, rate_hz=config.data.rate_hz)
-    focal = config.loss if isinstance(config.loss, FocalLoss) else None
     return Manifest(
         name=config.name,
         version=version,
@@ -171,7 +170,7 @@ def _manifest(run: Run, version: int, any_windows: bool, parity: Parity, graph: 
         input=Input(shape=(-1, -1, *shape[1:]) if any_windows else (-1, *shape)),
         windows=windows,
         preprocessing=describe(config.model, shape, config.task == "windows"),
-        loss=Loss(name=config.loss.name, alpha=focal.alpha if focal else None, gamma=focal.gamma if focal else None),
+        loss=Loss(name=config.loss.name, parameters=config.loss.model_dump(mode="json", exclude={"name"})),
         sampler=config.sampler,
         priors=record.priors,
         parity=parity,
