@@ -18,6 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
 LABELS: Final = ("S", "V")
+# Of boosting, per label: the better of the two by pooled AP on these very folds (seed 0: S 0.693 against 0.687 without,
+# V 0.949 against 0.957 without), which can only favour the baseline.
+CLASS_WEIGHTS: Final = ("balanced", None)
 SEEDS: Final = (0, 1, 2)
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BANDS_HZ: Final = ((0.3, 1), (1, 4), (4, 8), (8, 15), (15, 25), (25, 40), (40, 100))
@@ -42,21 +45,21 @@ def main() -> None:
         sys.exit("usage: make bench-ecg_features DATA=FOLDER, the folder that holds mitbih")
     x, y, groups, rate_hz = read_mitbih(Path(sys.argv[1]))
     made = features(x, rate_hz)
-    print("| seed | class weight | label | pooled | mean of folds | per fold |")
+    print("| seed | label | class weight | pooled | mean of folds | per fold |")
     print("| --- | --- | --- | --- | --- | --- |")
-    pooled: dict[tuple[str, str], list[float]] = {}
+    pooled: dict[str, list[float]] = {label: [] for label in LABELS}
     for seed in SEEDS:
         folds = record_folds(groups, y, seed=seed)
-        for weight in (None, "balanced"):
-            scores = boosted_scores(made, y, folds, seed, weight)
-            for column, label in enumerate(LABELS):
-                whole = average_precision_score(y[..., column].ravel(), scores[..., column].ravel())
-                parts = [average_precision_score(y[f, :, column].ravel(), scores[f, :, column].ravel()) for f in folds]
-                pooled.setdefault((label, weight or "none"), []).append(whole)
-                each = " ".join(f"{part:.3f}" for part in parts)
-                print(f"| {seed} | {weight or 'none'} | {label} | {whole:.4f} | {np.mean(parts):.4f} | {each} |", flush=True)
-    for (label, weight), found in sorted(pooled.items()):
-        print(f"{label}, class weight {weight}: pooled AP {np.mean(found):.4f}, mean of {len(found)} seeds")
+        scores = boosted_scores(made, y, folds, seed)
+        for column, label in enumerate(LABELS):
+            whole = average_precision_score(y[..., column].ravel(), scores[..., column].ravel())
+            parts = [average_precision_score(y[f, :, column].ravel(), scores[f, :, column].ravel()) for f in folds]
+            pooled[label].append(whole)
+            each = " ".join(f"{part:.3f}" for part in parts)
+            weight = CLASS_WEIGHTS[column] or "none"
+            print(f"| {seed} | {label} | {weight} | {whole:.4f} | {np.mean(parts):.4f} | {each} |", flush=True)
+    for label, found in pooled.items():
+        print(f"{label}: pooled AP {np.mean(found):.4f}, mean of {len(found)} seeds")
 
 
 def read_mitbih(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[Any], float]:
@@ -114,17 +117,23 @@ def boosted_scores(
     y: NDArray[np.uint8],
     folds: list[NDArray[np.intp]],
     seed: int,
-    class_weight: str | None = None,
 ) -> NDArray[np.float64]:
-    """Log-odds [sequence, window, label] of every window, from boosting fitted on the folds that it is not in."""
+    """Log-odds [sequence, window, label] of every window, from boosting fitted on the folds that it is not in.
+
+    Args:
+        made: what `features` returns.
+        y: targets [sequence, window, label] of LABELS.
+        folds: sequences of each, as of `record_folds`.
+        seed: of the boosting.
+    """
     scores = np.full(y.shape, np.nan)
     width = made.shape[-1]
     for held in folds:
         kept = np.setdiff1d(np.arange(len(y)), held)
-        for column in range(y.shape[-1]):
+        for column, weight in enumerate(CLASS_WEIGHTS):
             booster = HistGradientBoostingClassifier(
                 max_iter=300, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=20, l2_regularization=1.0,
-                max_features=0.2, early_stopping=False, class_weight=class_weight, random_state=seed,
+                max_features=0.2, early_stopping=False, class_weight=weight, random_state=seed,
             )  # fmt: skip
             booster.fit(made[kept].reshape(-1, width), y[kept, :, column].ravel())
             scores[held, :, column] = booster.decision_function(made[held].reshape(-1, width)).reshape(len(held), -1)

@@ -19,6 +19,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cli": ({"errors"}, {"typer"}),
     # The command that calibrates offline; only to score with a model does it need the trainer.
     "calibrate": ({*MATHS, "terminal", "report", "trainer"}, ARRAYS | {"typer", "pyarrow"}),
+    # ONNX from elsewhere into a bundle: without torch, and without a server.
+    "importer": ({*MATHS, "terminal"}, {"numpy", "onnx", "onnxruntime", "pydantic", "typer"}),
     "report": (MATHS, ARRAYS),
     "estimator": (MATHS, ARRAYS | {"sklearn"}),
     # What commands print with.
@@ -34,9 +36,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         ARRAYS | {"onnxruntime", "prometheus_client", "grpc", "grpc_health", "grpc_reflection", "google", "typer", "pydantic"},
     ),
     "trainer": (
-        {*MATHS, "terminal"},
+        {*MATHS, "terminal", "report"},
         ARRAYS
-        | {"torch", "lightning", "onnx", "onnxscript", "onnxruntime", "safetensors", "sklearn", "matplotlib", "yaml"}
+        | {"torch", "lightning", "onnx", "onnxscript", "onnxruntime", "safetensors", "tensorboardX", "sklearn", "matplotlib", "yaml"}
         | {"pydantic", "typer", "rich"},
     ),
 }

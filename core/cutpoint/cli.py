@@ -13,6 +13,7 @@ from .errors import CutpointError, MissingPart
 COMMANDS: Final = {
     "train": ("cutpoint.trainer.cli", "trainer", "Train a model from a YAML configuration."),
     "export": ("cutpoint.trainer.cli", "trainer", "Export a trained run to ONNX, prior undone, parity measured."),
+    "import": ("cutpoint.importer.cli", "server,import", "Bring in an ONNX model from elsewhere."),
     "calibrate": (
         "cutpoint.calibrate.cli",
         "calibration",
@@ -20,6 +21,7 @@ COMMANDS: Final = {
     ),
     "histogram": ("cutpoint.calibrate.cli", "calibration", "Count scores, to calibrate from anywhere and any amount."),
     "evaluate": ("cutpoint.trainer.cli", "trainer", "Judge a model and its thresholds on unseen data."),
+    "report": ("cutpoint.trainer.cli", "trainer", "Write the page of a model, to look at before it is served."),
     "serve": ("cutpoint.server.cli", "server", "Serve a model repository over gRPC, with /metrics."),
     "score": ("cutpoint.client.cli", "", "Score data against a running server."),
     "policy": ("cutpoint.client.cli", "", "List, show, make, activate a running server's policies."),

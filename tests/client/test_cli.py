@@ -37,6 +37,22 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data.npz"
 
 
+def test_sparse_data_are_scored_as_dense_ones_are(client_server: ServerProcess, data: Path, tmp_path: Path) -> None:
+    at = ("--server", client_server.target, "--model", "many")
+    flat = X.size
+    keys = {"x_data": X.ravel(), "x_indices": np.arange(flat) % 4, "x_indptr": np.arange(0, flat + 1, 4), "x_shape": X.shape}
+    np.savez(tmp_path / "sparse.npz", **keys)
+    np.save(tmp_path / "rows.npy", np.arange(10, 40))
+    for name in ("data", "sparse"):
+        done = cutpoint(
+            "score", tmp_path / f"{name}.npz", "--rows", tmp_path / "rows.npy", "--out", tmp_path / f"{name}-s.npz", *at
+        )
+        assert done.returncode == 0, done.stderr
+    dense, sparse = (np.load(tmp_path / f"{name}-s.npz")["logits"] for name in ("data", "sparse"))
+    assert len(sparse) == 30
+    np.testing.assert_array_equal(sparse, dense)
+
+
 def test_the_whole_round(client: Client, client_server: ServerProcess, fresh: str, data: Path, tmp_path: Path) -> None:
     at = ("--server", client_server.target)
     done = cutpoint("policy", "calibrate", fresh, "max_fbeta=1", "--data", data, "--author", "ann", *at)

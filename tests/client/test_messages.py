@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cutpoint import errors
 from cutpoint.client import AioClient, Client, messages
+from cutpoint.dataset import SparseRows
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, STATUS, array_of, decode_inputs, encode_raw
@@ -64,6 +65,19 @@ def test_large_arrays_are_split_between_rows(shape: tuple[int, ...], parts: int)
     assert len(requests) == parts
     assert {(request.model_name, request.model_version) for request in requests} == {("m", "2")}
     np.testing.assert_array_equal(np.concatenate([decode_inputs(request)["x"] for request in requests]), x)
+
+
+def test_sparse_rows_are_sent_dense_and_made_so_a_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = SparseRows(np.arange(1, 3001), np.arange(3000) % 4, np.arange(3001), (3000, 4))
+    whole, most = x[:], []
+    read = SparseRows.__getitem__
+    monkeypatch.setattr(SparseRows, "__getitem__", lambda self, rows: most.append(rows) or read(self, rows))
+    requests = [part.request for part in messages.infer_parts("m", x, "2", "x")]
+    np.testing.assert_array_equal(np.concatenate([decode_inputs(request)["x"] for request in requests]), whole)
+    _, *chunks = messages.calibrate_requests(v1.CalibrateHeader(model="m"), messages.Labelled(np.arange(3000) % 2, inputs=x))
+    np.testing.assert_array_equal(np.concatenate([array_of("d", c.chunk.inputs) for c in chunks]), whole)
+    assert len(most) == len(requests) + len(chunks)
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize("labels", [1, 512])

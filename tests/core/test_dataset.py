@@ -3,14 +3,28 @@
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cutpoint.dataset import KEYS, UNLABELLED, Dataset, read_dataset, row_indices, target_codes
+from cutpoint.dataset import (
+    KEYS,
+    SPARSE_KEYS,
+    UNLABELLED,
+    Dataset,
+    SparseRows,
+    as_rows,
+    read_dataset,
+    row_indices,
+    target_codes,
+)
 from cutpoint.errors import BadData
+from processes import ENVIRONMENT
+from scipy.sparse import csr_array, random_array
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 WINDOWS = np.zeros((4, 3, 5), np.float32)
@@ -45,7 +59,7 @@ def test_everything_that_may_be_given_is_read(tmp_path: Path) -> None:
         "x": X, "y": np.eye(6, 2, dtype=np.int64), "label_names": np.array(["a", "b"]), "group": np.array(list("uuvvww")),
         "time": np.arange(6), "train": np.array([0, 1, 2]), "valid": np.array([3], np.uint8), "test": np.array([5, 4]),
     }  # fmt: skip
-    assert set(arrays) == set(KEYS)
+    assert set(arrays) == set(KEYS) - set(SPARSE_KEYS)
     (tmp_path / "other").mkdir()
     for data in (read_dataset(saved(tmp_path, **arrays)), read_dataset(str(saved_folder(tmp_path / "other", **arrays)))):
         assert len(data) == 6
@@ -282,3 +296,180 @@ def test_targets_of_any_dtype(dtype: type) -> None:
 def test_other_targets_are_refused(targets: list[list[float]]) -> None:
     with pytest.raises(BadData, match=r"y\[0, 0\] is .*; expected 0, 1, or -1, 255 or NaN"):
         target_codes("y", np.array(targets))
+
+
+def csr(rows: int = 50, features: int = 7, density: float = 0.3, dtype: type = np.float32) -> csr_array:
+    found = csr_array(random_array((rows, features), density=density, rng=np.random.default_rng(3), dtype=np.float64))
+    found.data -= 0.5
+    return found.astype(dtype)
+
+
+def csr_keys(matrix: csr_array) -> dict[str, np.ndarray]:
+    return {
+        "x_data": matrix.data, "x_indices": matrix.indices, "x_indptr": matrix.indptr, "x_shape": np.array(matrix.shape),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_sparse_rows_are_indexed_like_an_array(tmp_path: Path, dtype: type) -> None:
+    matrix = csr(dtype=dtype) if dtype != np.int16 else (csr() * 100).astype(np.int16)
+    dense = matrix.toarray().astype(np.float32)
+    mask = np.arange(50) % 3 == 0
+    for read in (saved(tmp_path, **csr_keys(matrix)), saved_folder(tmp_path, **csr_keys(matrix))):
+        x = read_dataset(read).x
+        assert isinstance(x, SparseRows)
+        assert (x.shape, x.ndim, x.dtype, len(x)) == ((50, 7), 2, np.float32, 50)
+        for rows in (0, -1, 49, slice(None), slice(3, 40, 5), slice(9, 9), slice(None, None, -1), [4, 4, 0], [-1, 2], mask, [],
+                     np.array([[1, 2], [3, 4]])):  # fmt: skip
+            at = np.array(rows, np.int64) if isinstance(rows, list) else rows
+            found = x[at]
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, dense[at])
+        np.testing.assert_array_equal(np.asarray(x), dense)
+        assert as_rows(x) is x
+        with pytest.raises(IndexError):
+            x[50]
+        with pytest.raises(IndexError):
+            x[np.array([0, -51])]
+
+
+def test_entries_that_name_a_column_twice_are_added() -> None:
+    x = SparseRows(np.array([1, 2, 4.0]), np.array([2, 2, 0]), np.array([0, 3, 3]), (2, 3))
+    np.testing.assert_array_equal(x[:], [[4, 0, 3], [0, 0, 0]])
+
+
+def test_sparse_data_are_used_as_dense_ones_are(tmp_path: Path) -> None:
+    matrix, y = csr(), np.arange(50) % 2
+    (tmp_path / "dense").mkdir()
+    sparse = read_dataset(saved(tmp_path, **csr_keys(matrix), y=y, train=np.arange(30), group=np.arange(50)))
+    dense = read_dataset(saved(tmp_path / "dense", x=matrix.toarray(), y=y, train=np.arange(30), group=np.arange(50)))
+    assert (len(sparse), sparse.label_names, sparse.splits["train"].tolist()) == (50, ("0",), list(range(30)))
+    assert sparse.y is not None
+    assert sparse.y.shape == (50, 1)
+    rows = np.random.default_rng(0).permutation(50)
+    for (at, x), (wanted_at, wanted) in zip(sparse.batches(rows, 8), dense.batches(rows, 8), strict=True):
+        assert (type(x), x.dtype, x.flags.c_contiguous) == (np.ndarray, np.float32, True)
+        np.testing.assert_array_equal(at, wanted_at)
+        np.testing.assert_array_equal(x, wanted)
+    sparse.check_finite()
+    assert sparse.digest() == read_dataset(saved_folder(tmp_path, **csr_keys(matrix), y=y)).digest()
+    changed = csr_keys(matrix) | {"x_shape": np.array([50, 8])}
+    assert sparse.digest() != read_dataset(saved(tmp_path, **changed, y=y)).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"x_data": np.zeros(2)}, r"x_indices is int32 \[3\]; expected 2 integers, as many as data"),
+        ({"x_data": np.zeros((3, 1))}, r"x_data is float64 \[3, 1\]; expected real numbers, \[entry\]"),
+        ({"x_data": np.zeros(3, complex)}, "x_data is complex128"),
+        ({"x_data": np.array(["a", "b", "c"])}, "x_data is <U1"),
+        ({"x_indices": np.zeros(3)}, "x_indices is float64"),
+        ({"x_indptr": np.array([0, 1, 3])}, r"x_indptr is int64 \[3\]; expected 4 integers, one more than rows"),
+        ({"x_indptr": np.array([0, 1, 2, 4])}, "x_indptr is from 0 to 4; expected from 0 to 3"),
+        ({"x_indptr": np.array([1, 1, 2, 3])}, "x_indptr is from 1 to 3"),
+        ({"x_indptr": np.array([0, 2, 1, 3])}, r"x_indptr\[2\] is 1; expected no less than the 2 before it"),
+        ({"x_indptr": np.zeros(4)}, "x_indptr is float64"),
+        ({"x_shape": np.array([3])}, r"x_shape is int64 \[1\]; expected two integers"),
+        ({"x_shape": np.array([3.0, 2.0])}, "x_shape is float64"),
+        ({"x_shape": np.array([0, 2])}, r"x_shape is \[0, 2\]; expected at least one row and one feature"),
+        ({"x_shape": np.array([3, 0])}, r"x_shape is \[3, 0\]"),
+        ({"x": np.zeros((3, 2))}, r"keys is \['x', 'x_data'.*expected either 'x' or all of"),
+        ({"y": np.zeros(4)}, r"y is \[4, 1\]; expected shape \[3, label\]"),
+    ],
+)
+def test_sparse_arrays_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, np.ndarray], text: str) -> None:
+    good = {
+        "x_data": np.array([1.0, 2, 3], np.float32), "x_indices": np.array([0, 1, 0], np.int32),
+        "x_indptr": np.array([0, 1, 1, 3]), "x_shape": np.array([3, 2]),
+    }  # fmt: skip
+    assert len(read_dataset(saved(tmp_path, **good))) == 3
+    with pytest.raises(BadData, match=text):
+        read_dataset(saved(tmp_path, **(good | change)))
+
+
+def test_a_missing_part_of_sparse_x_is_named(tmp_path: Path) -> None:
+    keys = csr_keys(csr())
+    del keys["x_indptr"]
+    with pytest.raises(BadData, match=r"keys is \['x_data', 'x_indices', 'x_shape'\]; expected either 'x' or all of"):
+        read_dataset(saved(tmp_path, **keys))
+
+
+@pytest.mark.parametrize("column", [7, -1, 2**31 - 1])
+def test_a_column_out_of_range_is_found_when_it_is_read(tmp_path: Path, column: int) -> None:
+    keys = csr_keys(csr())
+    keys["x_indices"][20] = column
+    data = read_dataset(saved(tmp_path, **keys))
+    assert data.x[0].shape == (7,)
+    with pytest.raises(BadData, match=rf"data.npz: x_indices\[20\] is {column}; expected a column from 0 to 6"):
+        data.check_finite()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
+def test_sparse_values_that_are_not_finite_are_named(tmp_path: Path, bad: float) -> None:
+    matrix = csr(dtype=np.float64)
+    entry = int(matrix.indptr[31])
+    matrix.data[entry] = bad
+    with pytest.raises(BadData, match=rf"x\[31, {matrix.indices[entry]}\] is (nan|inf); expected a finite number"):
+        read_dataset(saved(tmp_path, **csr_keys(matrix))).check_finite(chunk_bytes=200)
+
+
+def test_a_dense_value_beyond_float32_is_named() -> None:
+    with pytest.raises(BadData, match=r"x\[1, 0\] is 1e\+39; expected a finite number, as float32"):
+        Dataset(Path("d"), np.array([[1.0], [1e39]])).check_finite()
+
+
+class Counted(np.ndarray):
+    """An array that remembers the largest part of it that was asked for."""
+
+    most = 0
+
+    def __getitem__(self, rows: Any) -> Any:
+        part = np.asarray(self)[rows]
+        Counted.most = max(Counted.most, part.nbytes)
+        return part
+
+
+def test_x_is_never_read_whole() -> None:
+    x = np.zeros((5000, 100), np.float32).view(Counted)
+    data = Dataset(Path("d"), x)
+    Counted.most = 0
+    data.check_finite(chunk_bytes=1 << 16)
+    assert 0 < Counted.most <= 1 << 16
+    Counted.most = 0
+    for _ in data.batches(np.arange(5000), 64):
+        pass
+    assert Counted.most == 64 * 400
+    Counted.most = 0
+    data.digest()
+    assert 0 < Counted.most <= 1 << 20
+    sparse = SparseRows(np.ones(5000).view(Counted), np.zeros(5000, int).view(Counted), np.arange(5001), (5000, 100))
+    Counted.most = 0
+    Dataset(Path("d"), sparse).check_finite(chunk_bytes=1 << 16)
+    assert 0 < Counted.most < 2000
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from cutpoint.dataset import read_dataset
+data = read_dataset(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))  # of what is allocated; mapped files do not count
+data.check_finite(1 << 20)
+data.digest()
+print(sum(float(x.sum()) for _, x in data.batches(np.arange(len(data)), 1000)))
+"""
+
+
+def test_a_folder_larger_than_memory_streams(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.mkdir()
+    x = np.lib.format.open_memmap(path / "x.npy", "w+", np.float32, (100_000, 800))  # 320 MB, a hole but for one number
+    x[-1, -1] = 5
+    x.flush()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", MEMORY, str(path)],
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "5.0\n"), done.stderr

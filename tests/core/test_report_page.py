@@ -1,10 +1,7 @@
 """The page of a calibration: its numbers against counting rows, its text as a browser reads it, and the page at work."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from browser import browse
 from cutpoint.calibration import (
     Curve,
     Infeasible,
@@ -318,52 +316,6 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 # ---- the page at work, in a browser ----
-
-WATCH = """<script>
-const problems = [];
-addEventListener("error", (event) => problems.push(event.message));
-addEventListener("securitypolicyviolation", (event) => problems.push(event.violatedDirective));
-</script>"""
-TOOLS = """
-const result = {};
-const text = (selector) => document.querySelector(selector).textContent;
-const rows = () =>
-  [...document.querySelectorAll("#labels tbody tr:not([hidden])")].map((row) => row.cells[0].textContent);
-const rates = () => Object.fromEntries([...document.querySelectorAll("#rates div")].map((each) =>
-  [each.firstChild.textContent, each.querySelector("dd").firstChild.textContent]));
-const input = (selector, value) => {
-  const element = document.querySelector(selector);
-  element.value = value;
-  element.dispatchEvent(new Event(element.tagName === "SELECT" ? "change" : "input", { bubbles: true }));
-};
-const click = (element) => element.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
-const headers = () => [...document.querySelectorAll("#labels th")];
-"""
-
-
-def browse(page: str, script: str, folder: Path, fragment: str = "") -> dict[str, Any]:
-    """What `script` puts into `result`, run in a headless browser when the page has drawn itself; no error may occur."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no browser to open the report in: apt-get install chromium")
-    report = f"""
-try {{ {script} }} catch (error) {{ problems.push(String(error)); }}
-result.problems = problems;
-document.body.append(Object.assign(document.createElement("pre"), {{ id: "result", textContent: JSON.stringify(result) }}));
-"""
-    page = page.replace("<body>", f"<body>{WATCH}", 1).replace("</body>", f"<script>{TOOLS}{report}</script></body>")
-    path = folder / "page.html"
-    path.write_text(page, "utf-8")
-    done = subprocess.run(
-        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}",
-         "--virtual-time-budget=10000", "--dump-dom", path.as_uri() + fragment],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found is not None, done.stdout[-2000:] + done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(html.unescape(found[1]))
-    assert result.pop("problems") == []
-    return {**result, "dom": done.stdout}
 
 
 def a_page(labels: Sequence[str], plan: Plan, **changes: Any) -> tuple[str, dict[str, Any], list[Curve]]:

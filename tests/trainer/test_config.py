@@ -19,7 +19,7 @@ def test_defaults_and_overrides(tmp_path):
     file.write_text(yaml.safe_dump(MINIMAL))
     config = read_config(file)
     assert str(config.run_path) == "runs/m"
-    assert (config.sampler, config.seed, config.split.train) == ("none", 0, 0.6)
+    assert (config.sampler.kind, config.seed, config.split.train) == ("none", 0, 0.6)
     overrides = [
         "fit.epochs=7",
         "fit.learning_rate=1e-2",
@@ -54,7 +54,7 @@ def test_defaults_and_overrides(tmp_path):
         ({"model": {"kind": "import", "path": "os.system"}}, r"c: model.path is 'os.system'"),
         (
             {"loss": {"name": "weighted_bce", "pos_weight": -1}},
-            r"c: loss.pos_weight is -1: .*auto, sqrt, a positive number, or a list",
+            r"c: loss.pos_weight is -1: .*auto, sqrt, effective, .*a positive number, a list",
         ),
         ({"loss": {"name": "weighted_bce", "pos_weight": [1, "x"]}}, r"c: loss.pos_weight is \[1, 'x'\]"),
         ({"loss": {"name": "weighted_bce", "pos_weight": []}}, r"c: loss.pos_weight is \[\]"),

@@ -69,7 +69,7 @@ def test_binary_rows(data, tmp_path):
     assert label["average_precision"] > 3 * label["prevalence"]
     bundle = read_bundle(tmp_path / "models" / "rows" / "1")
     assert bundle.manifest.input.shape == (-1, 4)
-    assert bundle.manifest.parity.batch_sizes == (1, 2, 5)
+    assert bundle.manifest.parity.batch_sizes == (1, 2, 5, 8, 256)
     assert bundle.manifest.parity.max_abs_difference <= bundle.manifest.parity.tolerance
     assert (bundle.manifest.provenance.opset, bundle.manifest.provenance.ir_version) == (18, 10)
     assert [file.name for file in sorted(bundle.path.iterdir())] == ["manifest.json", "model.onnx", "policy.json"]

@@ -1,19 +1,19 @@
 """Training: repeatable, silent, whole or not at all, and clear about bad data."""
 
 import io
+import re
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cutpoint.errors import BadConfig, BadData
 from cutpoint.trainer import read_run, train
-from cutpoint.trainer.loop import Loop, log_loss, mean_average_precision
 from cutpoint.trainer.progress import Silence, watcher_for
 from cutpoint.trainer.run import Epoch
 from rich.console import Console
 from safetensors.torch import load_file
-from sklearn.metrics import average_precision_score
-from sklearn.metrics import log_loss as sklearn_log_loss
 
 
 def test_the_same_seed_gives_the_same_bits(configure, tmp_path, capfd):
@@ -39,9 +39,10 @@ def test_a_run_folder_reads_back(configure):
     config = configure("rows", fit={"epochs": 2, "batch_size": 64, "threads": 1})
     text = io.StringIO()
     run = train(config, console=Console(file=text, width=200))
-    lines = text.getvalue().splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("epoch 1/2  loss ")
+    said = text.getvalue()
+    assert re.search(r"rows +901 +299 +300 *\n *positives of fault +118 +39 +37 *\n", said)
+    assert re.search(r"fault +0.1\d+ +0.1\d+ +[\d.]+ +\+[\d.]+", said)  # the prior table
+    assert [line[:16] for line in said.splitlines()[-2:]] == ["epoch 1/2  loss ", "epoch 2/2  loss "]
     again = read_run(config.run_path)
     assert again.record == run.record
     assert again.config.model_dump(exclude={"data"}) == config.model_dump(exclude={"data"})
@@ -94,6 +95,17 @@ def test_damaged_runs_are_refused(configure, tmp_path):
     (run.path / "run.json").write_text((run.path / "run.json").read_text()[:-20])
     with pytest.raises(BadConfig, match=r"run.json: "):
         read_run(run.path)
+
+
+def test_a_prior_that_is_shifted_twice_is_said_at_the_start_and_kept_in_the_notes(configure):
+    text = io.StringIO()
+    loss = {"name": "weighted_bce", "pos_weight": 9.0}
+    config = configure("rows", sampler="weighted", loss=loss, fit={"epochs": 1})
+    run = train(config, console=Console(file=text, width=200))
+    (note,) = [note for note in run.record.notes if "SHIFTED TWICE" in note]
+    assert "fault: rate" in note
+    assert text.getvalue().index("THE PRIOR IS SHIFTED TWICE") < text.getvalue().index("epoch 1/1")
+    assert not any("TWICE" in note for note in train(configure("rows", fit={"epochs": 1}), quiet=True, force=True).record.notes)
 
 
 def rows(**changes: object) -> dict:
@@ -155,30 +167,29 @@ def test_a_folder_of_npy_trains_as_the_npz_does(configure, data, tmp_path):
     assert one.record.history[0].loss == two.record.history[0].loss
 
 
-def test_validation_figures_are_scikit_learns():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(60, 7, 3)) * 3
-    y = (rng.random((60, 7, 3)) < [0.1, 0.3, 0]).astype(np.uint8)  # the last label has no positive
-    y[rng.random(y.shape) < 0.2] = 255
-    flat, targets = z.reshape(-1, 3), y.reshape(-1, 3)
-    on = targets != 255
-    wanted = np.mean([average_precision_score(targets[on[:, i], i], flat[on[:, i], i]) for i in (0, 1)])
-    assert mean_average_precision(z, y) == pytest.approx(wanted)
-    assert log_loss(z, y) == pytest.approx(sklearn_log_loss(targets[on], 1 / (1 + np.exp(-flat[on]))))
-    assert log_loss(np.array([[800.0]]), np.array([[0]])) == 800
-
-
-def test_which_epoch_is_kept(configure):
-    """The best AP; within a quarter of its standard error (0.0125 here), the lowest log loss."""
-    settings = configure("rows").fit
-    loop = Loop(torch.nn.Linear(1, 1), torch.nn.Identity(), torch.nn.Identity(), settings, Silence())
-    kept = []
-    for number, (ap, loss) in enumerate([(0.3, 9), (0.5, 5), (0.51, 5.1), (0.505, 4), (0.49, 3), (0.6, 8), (0.5, 1)], 1):
-        epoch = Epoch(epoch=number, loss=1, valid_ap=ap, valid_loss=loss, seconds=0)
-        if loop._is_better(epoch, positives=100):
-            loop.kept = epoch
-            kept.append(number)
-    assert kept == [1, 2, 4, 6]
+def test_data_larger_than_memory_are_streamed(configure, tmp_path):
+    """256 MiB of data where 192 MiB may be allocated: only what is mapped from a file is free."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float32, (64, 10, 104_858))  # a hole in the file, but for a few
+    x[:, :, ::4096] = np.random.default_rng(0).normal(size=(64, 10, 26))
+    x.flush()
+    np.save(folder / "y.npy", (np.random.default_rng(0).random((64, 10)) < 0.2).astype(np.uint8))
+    model = {"kind": "window_encoder", "channels": [4], "kernels": [9], "strides": [512], "context": 0, "normalize": "none"}
+    fit = {"epochs": 1, "batch_size": 2, "threads": 1}
+    config = configure("windows", data={"path": str(folder)}, split={"by": "random"}, model=model, fit=fit)
+    train(
+        configure("windows", fit={"epochs": 1, "threads": 1}, out=str(tmp_path / "first")), quiet=True
+    )  # imports are not counted
+    used_kib = int(re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, ((used_kib << 10) + (192 << 20), before[1]))
+    try:
+        with pytest.raises(MemoryError):
+            np.array(x)
+        train(config, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def test_patience_stops_early(configure):

@@ -4,48 +4,16 @@ import numpy as np
 import pytest
 import torch
 from cutpoint.errors import BadConfig, BadData
-from cutpoint.trainer import UndoPrior, invert_focal, label_priors, parse_config, train
-from cutpoint.trainer.config import FocalLoss, WeightedBCELoss, WeightedCELoss
+from cutpoint.trainer import config, label_priors, parse_config, train
+from cutpoint.trainer.config import FocalLoss, WeightedBCELoss, WeightedCELoss, WeightedSampler
 from cutpoint.trainer.export import export_graph, load_served, measure_parity
-from cutpoint.trainer.loss import focal
-from cutpoint.trainer.prior import start_logits
-from cutpoint.trainer.sampler import balanced_weights
-from scipy.optimize import minimize_scalar
+from cutpoint.trainer.loss import build_loss, focal
+from cutpoint.trainer.prior import honest_head, start_logits
+from cutpoint.trainer.sampler import build_order
+from losses import draw, gradient
 from scipy.special import expit, logit
 
 BCE = WeightedBCELoss(name="weighted_bce")
-
-
-@pytest.mark.parametrize(("gamma", "alpha"), [(2, 0.25), (2, 0.5), (1, 0.5), (0, 0.25), (3, 0.75), (0.5, 0.25)])
-@pytest.mark.parametrize("eta", [1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9])
-def test_focal_inverse_recovers_the_probability(gamma, alpha, eta):
-    """Minimise the expected focal loss by brute force; the inverse of the minimiser is the true log-odds."""
-
-    def risk(z: float) -> float:
-        logits = torch.tensor([[z]], dtype=torch.float64)
-        one, zero = (focal(logits, torch.tensor([[y]]), alpha=alpha, gamma=gamma).item() for y in (1, 0))
-        return eta * one + (1 - eta) * zero
-
-    z = minimize_scalar(risk, bounds=(-40, 40), method="bounded", options={"xatol": 1e-10}).x
-    found = invert_focal(torch.tensor([z], dtype=torch.float64), alpha, gamma).item()
-    assert found == pytest.approx(logit(eta), abs=1e-4)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-def test_focal_inverse_is_finite_and_increasing_in_float32(gamma):
-    z = torch.linspace(-200, 200, 20001)
-    found = invert_focal(z, 0.25, gamma)
-    assert torch.isfinite(found).all()
-    assert (found.diff() > 0).all()
-    z64 = z.double()
-    exact = invert_focal(z64, 0.25, gamma)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=3e-6)
-    # The definition, with arbitrary precision where floats allow it.
-    mid = z64[z64.abs() < 30]
-    soft, e = torch.logaddexp(mid, torch.zeros(())), torch.exp(mid)
-    down = torch.log(gamma * torch.logaddexp(-mid, torch.zeros(())) + 1 / e)
-    wanted = np.log(3) + (gamma - 1) * mid + torch.log(gamma * soft + e) - down
-    torch.testing.assert_close(invert_focal(mid, 0.25, gamma), wanted, rtol=1e-7, atol=1e-7)
 
 
 def test_priors_count_only_what_is_labelled():
@@ -63,7 +31,9 @@ def test_priors_count_only_what_is_labelled():
     # A weight that is asked for comes on top, and both are undone: 2 log((1 - r) / r) here.
     rare = np.zeros((1000, 1), np.uint8)
     rare[:20] = 1
-    (prior,) = label_priors(rare, balanced_weights(rare), WeightedBCELoss(name="weighted_bce", pos_weight=49.0), "a")
+    (prior,) = label_priors(
+        rare, build_order(WeightedSampler(), rare, 0).draws, WeightedBCELoss(name="weighted_bce", pos_weight=49.0), "a"
+    )
     assert prior.shift == pytest.approx(2 * np.log(49))
 
 
@@ -82,21 +52,90 @@ def test_weights_of_every_form():
             label_priors(np.full((5, 1), only, np.uint8), None, BCE, "a")
 
 
-@pytest.mark.parametrize("loss", [BCE, FocalLoss(name="focal"), FocalLoss(name="focal", alpha=0.9, gamma=0.5)])
-def test_a_head_starts_at_the_prior(loss):
-    """The start undoes to the log-odds of the training rate: the served model begins honest."""
-    y = (np.random.default_rng(0).random((4000, 2)) < [0.02, 0.3]).astype(np.uint8)
-    priors = label_priors(y, None, loss, "ab")
-    start = torch.from_numpy(start_logits(priors, loss)).float()
-    undo = UndoPrior(priors, getattr(loss, "alpha", None), getattr(loss, "gamma", None))
-    assert undo(start).tolist() == pytest.approx(list(logit(y.mean(axis=0))), abs=1e-5)
+EVERY = [
+    BCE,
+    WeightedCELoss(name="weighted_ce", class_weight=(2, 10)),
+    FocalLoss(name="focal"),
+    FocalLoss(name="focal", alpha=0.9, gamma=0.5, pos_weight="sqrt"),
+    FocalLoss(name="focal", alpha=None, gamma=0),
+    config.FocalCELoss(name="focal_ce"),
+    config.AsymmetricLoss(name="asymmetric", margin=0),
+    config.ClassBalancedLoss(name="class_balanced", beta=0.999, gamma=1),
+    config.LogitAdjustedLoss(name="logit_adjusted"),
+    config.BalancedSoftmaxLoss(name="balanced_softmax", tau=0.5),
+    config.LDAMLoss(name="ldam"),
+    config.LDAMCELoss(name="ldam_ce", scale=5),
+    config.Poly1Loss(name="poly1", pos_weight=9.0),
+]
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=str)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_head_starts_at_the_optimum(loss, sampled):
+    """The start is the constant that minimises the training loss, and undoes to the log-odds of the training rate."""
+    y = (np.random.default_rng(0).random((4000, 1)) < 0.05).astype(np.uint8)
+    draws = np.where(y[:, 0] == 1, 3.0, 0.5) if sampled else None
+    priors = label_priors(y, draws, loss, "a")
+    start = torch.from_numpy(start_logits(priors, loss))
+    z = torch.stack([torch.zeros_like(start), start], 1) if loss.two_class else start[None]
+    honest = honest_head(loss, priors)(z)
+    assert honest.item() == pytest.approx(float(logit(y.mean())), abs=1e-5)
+    module = build_loss(loss, priors)
+    of_one, of_none = torch.tensor([[1]], dtype=torch.uint8), torch.tensor([[0]], dtype=torch.uint8)
+    share = priors[0].sampled_rate
+
+    def risk(at: torch.Tensor) -> torch.Tensor:
+        return share * module(at, of_one) + (1 - share) * module(at, of_none)
+
+    assert gradient(risk, z).abs().max() < 1e-6
+    assert risk(z) < min(risk(z * 1.01), risk(z * 0.99)) or start.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_head_starts_at_the_rate_where_there_is_no_inverse():
+    y = (np.arange(400)[:, None] % 20 == 0).astype(np.uint8)
+    loss = config.DiceLoss(name="dice")
+    (prior,) = label_priors(y, None, loss, "a")
+    assert (prior.undone, prior.shift, prior.slope, prior.pos_weight) == ("fitted", 0, 1, 1)
+    assert start_logits([prior], loss)[0] == pytest.approx(float(logit(0.05)))
+
+
+def test_alpha_is_a_weight_on_record():
+    y = (np.arange(200).reshape(100, 2) % 25 == 0).astype(np.uint8)
+    loss = FocalLoss(name="focal", alpha=(0.25, 0.5), pos_weight={"b": 6})
+    first, second = label_priors(y, None, loss, "ab")
+    assert (first.pos_weight, second.pos_weight) == pytest.approx((1 / 3, 6))
+    assert (first.shift, second.shift) == pytest.approx((np.log(1 / 3), np.log(6)))
+    module = build_loss(loss, (first, second))
+    z, _, _ = draw(5, 2)
+    ones = torch.ones(5, 2, dtype=torch.uint8)
+    torch.testing.assert_close(module(z, ones), focal(z, ones, None, [0.25, 0.5], 2.0, [1.0, 6.0]))
+
+
+def test_effective_numbers_are_of_what_the_sampler_presents():
+    y = (np.arange(1000)[:, None] % 50 == 0).astype(np.uint8)
+    loss = config.ClassBalancedLoss(name="class_balanced", beta=0.99)
+    (plain,) = label_priors(y, None, loss, "a")
+    assert plain.pos_weight == pytest.approx((1 - 0.99**980) / (1 - 0.99**20))
+    (even,) = label_priors(y, np.where(y[:, 0] == 1, 25.0, 0.5), loss, "a")
+    assert even.pos_weight == pytest.approx((1 - 0.99**490) / (1 - 0.99**500))
+
+
+@pytest.mark.parametrize("field", ["alpha", "gamma"])
+def test_lists_have_one_number_a_label(field):
+    loss = FocalLoss(name="focal", **{field: (0.5, 0.5, 0.5)})
+    with pytest.raises(BadConfig, match=f"loss.{field} is a list of 3; expected 2 numbers, one per label"):
+        label_priors(np.eye(2, dtype=np.uint8), None, loss, "ab")
 
 
 def test_plain_training_is_left_alone():
     y = (np.arange(50)[:, None] % 5 == 0).astype(np.uint8)
-    undo = UndoPrior(label_priors(y, None, WeightedBCELoss(name="weighted_bce", pos_weight=1.0), "a"))
     z = torch.randn(4, 1)
-    assert undo(z) is z
+    for loss in (
+        WeightedBCELoss(name="weighted_bce", pos_weight=1.0),
+        FocalLoss(name="focal", alpha=None, gamma=(0.0,)),
+        config.LogitAdjustedLoss(name="logit_adjusted", tau=0),
+    ):
+        assert honest_head(loss, label_priors(y, None, loss, "a"))(z) is z
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +154,10 @@ def known(tmp_path_factory):
     [
         ({"name": "weighted_bce", "pos_weight": "auto"}, "none", [], 3),
         ({"name": "weighted_ce", "class_weight": [1, 10]}, "none", [], 2),
-        ({"name": "focal"}, "none", [32], 0),
+        ({"name": "focal"}, "none", [32], -1.2),
         ({"name": "weighted_bce", "pos_weight": 1}, "weighted", [], 3),
         ({"name": "weighted_ce", "class_weight": [1, 10]}, "weighted", [], 5),
-        ({"name": "focal", "alpha": 0.75, "gamma": 1}, "weighted", [32], 3),
+        ({"name": "focal", "alpha": 0.75, "gamma": 1}, "weighted", [32], 4),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else None,
 )

@@ -6,6 +6,7 @@ from cutpoint.dataset import Dataset
 from cutpoint.errors import BadData
 from cutpoint.trainer import split_rows
 from cutpoint.trainer.config import GivenSplit, SharedSplit
+from cutpoint.trainer.split import split_table
 
 
 def dataset(y: np.ndarray, **more: object) -> Dataset:
@@ -81,6 +82,32 @@ def test_given_indices():
         split_rows(dataset(y, splits={"train": np.arange(60), "valid": np.arange(50, 80)}), GivenSplit(), 0)
     with pytest.raises(BadData, match="split valid is missing or empty"):
         split_rows(dataset(y, splits={"train": np.arange(60)}), GivenSplit(), 0)
+
+
+def test_a_group_that_leaks_is_named():
+    group = np.array([f"g{i // 10}" for i in range(100)])
+    rows = {"train": np.arange(65), "valid": np.arange(65, 80), "test": np.arange(80, 100)}
+    wanted = r"d.npz: group is 'g6' in train and in valid; expected each group in one split"
+    with pytest.raises(BadData, match=wanted):
+        split_rows(dataset(rare(100, rate=0.3), splits=rows, group=group), GivenSplit(), 0)
+    rows = {"train": np.arange(60), "valid": np.arange(60, 80), "test": np.arange(80, 100)}
+    assert split_rows(dataset(rare(100, rate=0.3), splits=rows, group=group), GivenSplit(), 0).notes == ()
+    (note,) = split_rows(dataset(rare(100, rate=0.3), group=group), SharedSplit(by="random"), 0).notes
+    assert note.startswith("groups lie on both sides, 'g0' in train and in valid for one")
+
+
+def test_a_table_of_rows_and_positives():
+    y = rare(200, 3, 0.2)
+    y[0, 0] = 255
+    split = split_rows(dataset(y), SharedSplit(by="random"), 0)
+    table = split_table(dataset(y), split)
+    shown = [list(column.cells) for column in table.columns]
+    assert shown[0] == ["rows", *(f"positives of {i}" for i in range(3))]
+    for column, (_, rows) in zip(shown[1:], split.items(), strict=True):
+        assert column == [str(len(rows)), *map(str, (y[rows] == 1).sum(axis=0))]
+    many = rare(400, 30, 0.3)
+    split = split_rows(dataset(many), SharedSplit(by="random"), 0)
+    assert split_table(dataset(many), split).row_count == 21
 
 
 @pytest.mark.parametrize("by", ["group", "time"])

@@ -12,7 +12,7 @@ from cutpoint.calibration.curve import check_weights
 from cutpoint.calibration.notation import parse_objective
 from cutpoint.calibration.plan import Plan
 from cutpoint.calibration.policy import Policy
-from cutpoint.dataset import target_codes
+from cutpoint.dataset import as_rows, target_codes
 from cutpoint.errors import BadInput, BadRequest, Conflict, InternalError
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
@@ -51,7 +51,7 @@ class Part:
 
 def infer_parts(model: str, x: ArrayLike, version: str | int, input_name: str) -> Iterator[Part]:
     """One request, or several where `x` is large, split between rows; made, and read from `x`, as they are asked for."""
-    array = np.asarray(x)
+    array = as_rows(x)
     if array.ndim < 2 or len(array) == 0 or array.dtype.kind not in "biuf":
         raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "real numbers, [row, ...] with at least one row")
     rows = _rows_per_request(4 * math.prod(array.shape[1:]))
@@ -181,7 +181,7 @@ def _histograms(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
 
 
 def _chunks(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
-    data = np.asarray(labelled.inputs if labelled.inputs is not None else labelled.logits)
+    data = as_rows(labelled.inputs if labelled.inputs is not None else labelled.logits)
     y = None if labelled.targets is None else target_codes("targets", np.asarray(labelled.targets))
     if data.dtype.kind not in "biuf":
         raise BadInput.of("dtype of the data", str(data.dtype), "real numbers")

@@ -78,17 +78,24 @@ class Loss(Record):
 class Parity(Record):
     """The graph against what it was made from (torch, or the graph that was imported) on real rows.
 
+    Of a lower precision: how far the fp32 graph that it was made from is; what it adds itself is its cost.
+
     Attributes:
         max_abs_difference: largest difference of a logit.
         tolerance: what was allowed.
         batch_sizes: the batch sizes compared.
-        rows: how many rows in all.
+        window_counts: the numbers of windows compared, where the graph takes any.
+        rows: how many rows in all; those of the largest magnitude are among them.
+        batch_difference: largest difference of a logit of this graph between a row alone and in a batch; None where nobody
+            looked.
     """
 
     max_abs_difference: float = Field(ge=0)
     tolerance: float = Field(gt=0)
     batch_sizes: tuple[int, ...]
+    window_counts: tuple[int, ...] = ()
     rows: int
+    batch_difference: float | None = Field(default=None, ge=0)
 
 
 class Provenance(Record):
@@ -119,28 +126,34 @@ class LabelCost(Record):
     Attributes:
         average_precision: of this graph, 0 to 1.
         reference: that of the fp32 graph on the same rows.
-        low, high: 95 % interval of the difference, by bootstrap of whole rows (groups where the data have them).
+        low, high: 95 % interval of the loss, `reference` less `average_precision`, by bootstrap of whole rows (groups where the
+            data have them), both graphs on the same draws; None where there are too few positives for one.
     """
 
     label: str
-    average_precision: float
-    reference: float
-    low: float
-    high: float
+    average_precision: float = Field(ge=0, le=1)
+    reference: float = Field(ge=0, le=1)
+    low: float | None = None
+    high: float | None = None
 
 
 class PrecisionCost(Record):
     """What a graph of lower precision loses against the fp32 graph of the same run.
 
     Attributes:
+        loss: mean over the labels of `reference` less `average_precision`; below 0 where it is better by chance.
+        low, high: 95 % interval of `loss`, as those of the labels.
         max_abs_difference: largest difference of a logit.
         rows: how many rows were compared, none of which trained the model or calibrated the quantisation.
         labels: those with positives among these rows.
     """
 
+    loss: float
+    low: float | None = None
+    high: float | None = None
     max_abs_difference: float = Field(ge=0)
     rows: int
-    labels: tuple[LabelCost, ...]
+    labels: tuple[LabelCost, ...] = Field(min_length=1)
 
 
 class Manifest(Record):
@@ -149,7 +162,7 @@ class Manifest(Record):
     Attributes:
         origin: "trained" by Cutpoint, or "imported" from elsewhere; only the former has loss and priors.
         labels: label names, in the order of the graph's last axis.
-        precision: of weights and arithmetic; input and logits are float32 always.
+        precision: of the layers but the last; input, preprocessing and logits are float32 always.
         cost: of the precision; None for fp32.
         preprocessing: what the graph does to its input first, in words.
         sampler: name of the training sampler.

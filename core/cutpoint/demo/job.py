@@ -81,6 +81,7 @@ def main_job(job: Job, config: Path, out: Path) -> Outcome:
     command(
         "calibrate", models / job.model, "--run", trained, "--objective", job.first, "--report", out / "calibration.html"
     )  # fmt: skip
+    command("report", models / job.model, "--run", trained)
 
     stage(f"Serve over gRPC, and score {job.unseen}")
     run = read_run(trained)

@@ -64,7 +64,7 @@ def run(out: Path, sequences: int, epochs: int, seed: int) -> None:
     console.print(outcome_table(JOB, outcome, f"; window energy {_energy_ap(outcome):.3f}"))
     console.print(
         f"\nDone in {time.perf_counter() - begun:.0f} s. Left in {out}: the bundle models/{JOB.model}/1 (ONNX, manifest, "
-        f"policy), calibration.html, {picture.name}, scores.npz, train.yaml, run/, server.log.\n\n"
+        f"policy, report.html), calibration.html, {picture.name}, scores.npz, train.yaml, run/, server.log.\n\n"
         f"Next, on your own data (README.md, 'On your own data'){_on_path()}:\n"
         f"  1. put arrays x, y and perhaps group into a folder or an .npz, as in {data}\n"
         f"  2. copy {config}, set data.path, and run: cutpoint train my.yaml\n"

@@ -1,19 +1,46 @@
-"""The page itself: the template with a policy's numbers in it."""
+"""The pages themselves: a template with its style, its scripts and its numbers in it."""
 
 import html
 import importlib.resources
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from ..bundle.files import write_whole
 from ..calibration import Plan, Policy, ScoreHistogram, Scores
 from .payload import page_data
 
-_TEMPLATE = "page.html"
+_PARTS = re.compile(r"@([a-z]+\.(?:css|js))@")
+
+
+def assemble_page(template: str, title: str, data: Any) -> str:
+    """A page of ours: self-contained, asks for nothing from outside, works from a file.
+
+    Args:
+        template: name of an .html file of this package; it names the parts to put in, `@chart.js@`.
+        title: of the page, any text.
+        data: what its script reads, JSON values; any text in it.
+    """
+    parts = importlib.resources.files(__package__)
+    page = _PARTS.sub(lambda mark: parts.joinpath(mark[1]).read_text("utf-8"), parts.joinpath(template).read_text("utf-8"))
+    # With every < escaped the text can neither end the script element it stands in nor open a comment.
+    numbers = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    # Split, not replaced one after the other: a label may be called like a mark.
+    before, rest = page.split("@TITLE@")
+    between, after = rest.split("@DATA@")
+    return "".join((before, html.escape(title), between, numbers, after))
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write a page to `path`, whole or not at all, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode("utf-8", "replace"))
+    return path
 
 
 def report_html(policy: Policy, data: Scores | ScoreHistogram, plan: Plan | None = None) -> str:
-    """The page of a calibration: self-contained, asks for nothing from outside, works from a file.
+    """The page of a calibration.
 
     Args:
         policy: what to judge.
@@ -23,19 +50,10 @@ def report_html(policy: Policy, data: Scores | ScoreHistogram, plan: Plan | None
     Raises:
         BadData: the labels are not the policy's, or a score that counts is NaN.
     """
-    template = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
-    # With every < escaped the text can neither end the script element it stands in nor open a comment.
-    numbers = json.dumps(page_data(policy, data, plan), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    title = html.escape(f"{policy.model}/{policy.model_version}: calibration {policy.version}")
-    # Split, not replaced one after the other: a label may be called like a mark.
-    before, rest = template.split("@TITLE@")
-    between, after = rest.split("@DATA@")
-    return "".join((before, title, between, numbers, after))
+    title = f"{policy.model}/{policy.model_version}: calibration {policy.version}"
+    return assemble_page("calibration.html", title, page_data(policy, data, plan))
 
 
 def write_report(path: Path, policy: Policy, data: Scores | ScoreHistogram, plan: Plan | None = None) -> Path:
     """Write `report_html` to `path`, whole or not at all, and return the path; raises what it raises."""
-    text = report_html(policy, data, plan)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode("utf-8", "replace"))
-    return path
+    return write_page(path, report_html(policy, data, plan))

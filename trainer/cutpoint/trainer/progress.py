@@ -11,8 +11,8 @@ from .run import Epoch
 class Watcher(Protocol):
     """What the training loop tells."""
 
-    def begin(self, epochs: int, steps: int) -> None:
-        """Training starts: at most `epochs` of `steps` steps each."""
+    def begin(self, epochs: int, steps: int, done: int = 0) -> None:
+        """Training starts: at most `epochs` of `steps` steps each, `done` of them before it was interrupted."""
 
     def step(self) -> None:
         """One optimiser step is done."""
@@ -27,7 +27,7 @@ class Watcher(Protocol):
 class Silence:
     """Tells nothing."""
 
-    def begin(self, epochs: int, steps: int) -> None:
+    def begin(self, epochs: int, steps: int, done: int = 0) -> None:
         """Nothing."""
 
     def step(self) -> None:
@@ -46,7 +46,7 @@ class Lines(Silence):
     def __init__(self, console: Console) -> None:
         self.console, self.epochs = console, 0
 
-    def begin(self, epochs: int, steps: int) -> None:
+    def begin(self, epochs: int, steps: int, done: int = 0) -> None:
         """Remember how many epochs there will be."""
         self.epochs = epochs
 
@@ -72,9 +72,9 @@ class Bar(Silence):
         )
         self.best = 0.0
 
-    def begin(self, epochs: int, steps: int) -> None:
+    def begin(self, epochs: int, steps: int, done: int = 0) -> None:
         """Show the bar."""
-        self.task = self.bar.add_task("", total=epochs * steps)
+        self.task = self.bar.add_task("", total=epochs * steps, completed=done)
         self.bar.start()
 
     def step(self) -> None:

@@ -4,8 +4,11 @@
     weights.safetensors   parameters and buffers of the network, the best epoch's
     run.json              this record
     history.csv           one line an epoch
+    rows/                 the splits of run.json again, one .npy each
+    logs/                 the course of the training, step by step
 
-It appears whole: it is written beside and renamed. Nothing in it is pickled.
+It appears whole: while the training lasts it is `<run>.unfinished`, where checkpoints lie too, and is renamed at the end.
+Nothing in it is pickled.
 """
 
 import csv
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from cutpoint.bundle import LabelPrior, Task
+from cutpoint.bundle import LabelPrior, Task, write_whole
 from cutpoint.dataset import SPLITS
 from cutpoint.errors import BadConfig
 from cutpoint.validation import Record, first_problem
@@ -33,7 +36,9 @@ from .config import Config, read_config
 
 FORMAT: Literal[1] = 1
 CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, HISTORY_FILE = "config.yaml", "weights.safetensors", "run.json", "history.csv"
-ROWS_FOLDER = "rows"  # the splits of run.json again, one .npy each, for `--rows` and numpy.load
+ROWS_FOLDER = "rows"  # for `--rows` and numpy.load
+LOGS_FOLDER = "logs"
+CHECKPOINT_FILE = "checkpoints/last.safetensors"
 
 
 class Epoch(Record):
@@ -104,11 +109,24 @@ class Run:
             ) from error
 
 
-def check_free(path: Path, force: bool) -> None:
-    """Raise BadConfig, before any work, when `path` exists and may not be replaced: without `force`, or when it is no run."""
+def unfinished(path: Path) -> Path:
+    """Where the run folder `path` lies while its training lasts."""
+    return path.with_name(path.name + ".unfinished")
+
+
+def check_free(path: Path, force: bool, resume: bool = False) -> None:
+    """Raise BadConfig, before any work, when the run folder `path` may not be written.
+
+    It exists, and there is no `force` or it is no run; or an unfinished run is there, and neither `force` nor `resume`.
+    """
     if path.exists() and not (force and (path / RUN_FILE).is_file()):
         expected = "a run folder to replace" if force else "a new folder, or --force to replace the run"
         raise BadConfig.of("out", f"{path} (exists)", expected)
+    begun = unfinished(path)
+    if begun.exists() and not (begun / CONFIG_FILE).is_file() and any(begun.iterdir()):
+        raise BadConfig.of("out", f"{path}, but {begun} exists", "another folder: that one is not the beginning of a run")
+    if begun.exists() and not (force or resume):
+        raise BadConfig.of("out", f"{path}, but {begun} exists", "--resume to go on with that run, or --force to start again")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
@@ -116,26 +134,51 @@ def check_free(path: Path, force: bool) -> None:
         raise BadConfig.of("out", f"{path} ({error.strerror})", "a folder that can be written") from error
 
 
-def write_run(path: Path, config: Config, record: RunRecord, network: nn.Module, force: bool = False) -> Run:
-    """Write a run folder whole; an existing run is replaced when `force`, and stays as it was if the writing fails."""
-    check_free(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+def begin_run(path: Path, config: Config, resume: bool) -> Path:
+    """Make the folder of the unfinished run, or with `resume` keep the one that is there, and return it."""
+    begun = unfinished(path)
+    if not resume:
+        shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir(parents=True, exist_ok=True)
+    write_whole(begun / CONFIG_FILE, config.to_yaml().encode())
+    return begun
+
+
+def abandon_run(path: Path) -> None:
+    """Delete the unfinished run, unless there is a checkpoint in it to go on from."""
+    if not (unfinished(path) / CHECKPOINT_FILE).exists():
+        shutil.rmtree(unfinished(path), ignore_errors=True)
+
+
+def finish_run(path: Path, config: Config, record: RunRecord, network: nn.Module, force: bool = False) -> Run:
+    """Complete the unfinished run and rename it to `path`; an existing run is replaced when `force`, and stays until then.
+
+    Raises:
+        OSError: a file cannot be written; the checkpoint of the last epoch is still there.
+    """
+    check_free(path, force, resume=True)
+    begun = unfinished(path)
     try:
-        new = staging / "new"
-        new.mkdir()
-        (new / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
-        (new / RUN_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (new / HISTORY_FILE).write_text(_history_csv(record), encoding="utf-8")
-        (new / ROWS_FOLDER).mkdir()
+        (begun / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+        (begun / RUN_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (begun / HISTORY_FILE).write_text(_history_csv(record), encoding="utf-8")
+        (begun / ROWS_FOLDER).mkdir(exist_ok=True)
         for split, rows in record.splits.items():
-            np.save(new / ROWS_FOLDER / f"{split}.npy", np.array(rows, np.int64))
-        save_model(network, str(new / WEIGHTS_FILE))
+            np.save(begun / ROWS_FOLDER / f"{split}.npy", np.array(rows, np.int64))
+        save_model(network, str(begun / WEIGHTS_FILE))
+    except (OSError, SafetensorError) as error:
+        problem = " ".join(str(error).split())
+        raise OSError(
+            f"{begun} cannot be completed ({problem}); the training is done: --resume only has to write it"
+        ) from error
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
         if path.exists():
-            path.rename(staging / "old")
-        os.rename(new, path)  # noqa: PTH104  # Path.rename says no more, and this refuses a folder that appeared meanwhile
+            path.rename(old / "run")
+        os.rename(begun, path)  # noqa: PTH104  # Path.rename says no more, and this refuses a folder that appeared meanwhile
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree((path / CHECKPOINT_FILE).parent, ignore_errors=True)  # last: until here a kill left all to go on from
     return Run(path, config, record)
 
 

@@ -43,12 +43,20 @@ def open_session(model: Path, threads: int = 0) -> Any:
 def score_rows(
     bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64] | None = None, batch_size: int | None = None, threads: int = 0
 ) -> NDArray[np.float32]:
-    """Logits of the bundle's graph.
+    """Logits of the bundle's graph: `score_graph` of its file; rows None for all."""
+    rows = np.arange(len(dataset), dtype=np.int64) if rows is None else rows
+    return score_graph(bundle.model_path, dataset, rows, batch_size, threads)
+
+
+def score_graph(
+    model: Path, dataset: Dataset, rows: NDArray[np.int64], batch_size: int | None = None, threads: int = 0
+) -> NDArray[np.float32]:
+    """Logits of a graph of any precision; input and logits are float32.
 
     Args:
-        bundle: whose first output is `logits`, or anybody's ONNX whose output named `logits`, or else the first, is taken.
+        model: the .onnx file, Cutpoint's or anybody's: its output named `logits`, or else the first, is taken.
         dataset: its x [row, ...].
-        rows: indices, in the order wanted; None for all.
+        rows: indices, in the order wanted.
         batch_size: rows a run; None for about 16 MiB of input.
         threads: of onnxruntime; 0 is one per core.
 
@@ -60,32 +68,32 @@ def score_rows(
         BadScores: the graph answers NaN.
         BadBundle: the graph cannot be loaded, or answers something other than one row per row.
     """
-    rows = np.arange(len(dataset), dtype=np.int64) if rows is None else rows
-    session = open_session(bundle.model_path, threads)
+    session = open_session(model, threads)
     check_shape(session.get_inputs()[0].shape, dataset)
-    row_bytes = 4 * int(np.prod(dataset.x.shape[1:]))
-    size = batch_size or max(1, min(1024, BATCH_BYTES // row_bytes))
     outputs = [output.name for output in session.get_outputs()]
     output = "logits" if "logits" in outputs else outputs[0]
     found = []
-    for chosen, x in dataset.batches(rows, size):
+    for chosen, x in dataset.batches(rows, batch_size or batch_size_of(dataset)):
         if not np.isfinite(x).all():
             row = chosen[int(np.argwhere(~np.isfinite(x))[0][0])]
             raise BadData.of(f"{dataset.path}: x[{row}]", "NaN or infinite somewhere", "finite numbers")
         (logits,) = session.run([output], {session.get_inputs()[0].name: x})
         if len(logits) != len(x) or logits.ndim < 2 or logits.dtype != np.float32:
             raise BadBundle.of(
-                f"{bundle.model_path}: output {output}",
-                f"{logits.dtype} {list(logits.shape)}",
-                f"float32 [{len(x)}, ..., label]",
+                f"{model}: output {output}", f"{logits.dtype} {list(logits.shape)}", f"float32 [{len(x)}, ..., label]"
             )
         if np.isnan(logits).any():
             row = chosen[int(np.argwhere(np.isnan(logits))[0][0])]
-            raise BadScores(f"{bundle.name}/{bundle.version} answers NaN for row {row} of {dataset.path}")
+            raise BadScores(f"{model} answers NaN for row {row} of {dataset.path}")
         found.append(logits)
     if not found:
         raise BadData.of("rows", "none", "at least one")
     return np.concatenate(found)
+
+
+def batch_size_of(dataset: Dataset) -> int:
+    """Rows of about 16 MiB of float32 input, 1 to 1024."""
+    return max(1, min(1024, BATCH_BYTES // (4 * int(np.prod(dataset.x.shape[1:])))))
 
 
 def choose_rows(dataset: Dataset, split: str, run: Run | None = None) -> NDArray[np.int64]:

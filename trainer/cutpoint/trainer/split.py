@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from cutpoint.dataset import SPLITS, Dataset
 from cutpoint.errors import BadData
+from cutpoint.terminal import SHOWN_LABELS, plain_table
 from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
 
 from .config import GivenSplit, SharedSplit
 
@@ -22,7 +25,7 @@ class Split:
     """Row indices, int64 and ascending; no row is in two of them. `test` may be empty.
 
     Attributes:
-        notes: what is thin but not wrong, for a person: labels without a positive in valid or test.
+        notes: what is thin but not wrong, for a person: labels without a positive in valid or test, groups on both sides.
     """
 
     train: Rows
@@ -41,18 +44,18 @@ def split_rows(dataset: Dataset, settings: GivenSplit | SharedSplit, seed: int) 
     Args:
         dataset: with labels.
         settings: how.
-        seed: of the order in which groups are placed and rows are dealt.
+        seed: of the order in which groups are placed and rows are dealt, where `settings` have none of their own.
 
     Raises:
-        BadData: the data lack what the split needs (indices, group, time, labels); splits overlap or are empty; a label has
-            no positive or no negative in train; valid has no positive at all.
+        BadData: the data lack what the split needs (indices, group, time, labels); splits overlap or are empty; given splits
+            share a group; a label has no positive or no negative in train; valid has no positive at all.
     """
     if dataset.y is None:
         raise BadData.of(f"{dataset.path}: keys", "without 'y'", "'y', the labels to learn")
-    order = np.random.default_rng(seed)
     if isinstance(settings, GivenSplit):
         parts = _given(dataset)
     else:
+        order = np.random.default_rng(seed if settings.seed is None else settings.seed)
         shares = np.array([settings.train, settings.valid, settings.test])
         if settings.by == "group":
             parts = _by_group(dataset, dataset.y, shares, order)
@@ -66,7 +69,24 @@ def split_rows(dataset: Dataset, settings: GivenSplit | SharedSplit, seed: int) 
                     f"{dataset.path}: split by {settings.by} leaves {name} empty; expected more rows or a larger share"
                 )
     train, valid, test = (np.sort(rows) for rows in parts)
-    return Split(train, valid, test, _check_labels(dataset, dataset.y, train, valid, test))
+    notes = _check_labels(dataset, dataset.y, train, valid, test)
+    shared = _shared_group(dataset, (train, valid, test))
+    if shared is not None:
+        where = f"{shared[0]!r} in {SPLITS[shared[1]]} and in {SPLITS[shared[2]]}"
+        notes = (*notes, f"groups lie on both sides, {where} for one: what is measured is worth less than with split.by group")
+    return Split(train, valid, test, notes)
+
+
+def split_table(dataset: Dataset, split: Split) -> Table:
+    """Rows of each split and the positives of each label in it; of more than 20 labels the rarest in train."""
+    table = plain_table("", *SPLITS, title="data")
+    table.add_row("rows", *(f"{len(rows)}" for _, rows in split.items()))
+    assert dataset.y is not None  # split_rows refuses data without
+    y = dataset.y
+    positives = np.array([(y[rows] == 1).sum(axis=tuple(range(y.ndim - 1))) for _, rows in split.items()])  # [split, label]
+    for i in np.argsort(positives[0], kind="stable")[:SHOWN_LABELS] if y.shape[-1] > SHOWN_LABELS else range(y.shape[-1]):
+        table.add_row(f"positives of {escape(dataset.label_names[i])}", *(f"{count}" for count in positives[:, i]))
+    return table
 
 
 def _given(dataset: Dataset) -> tuple[Rows, Rows, Rows]:
@@ -83,7 +103,23 @@ def _given(dataset: Dataset) -> tuple[Rows, Rows, Rows]:
                 f"overlapping in {len(both)} rows, the first is row {both[0]}",
                 "each row in one split at most",
             )
+    shared = _shared_group(dataset, parts)
+    if shared is not None:
+        raise BadData.of(
+            f"{dataset.path}: group", f"{shared[0]!r} in {SPLITS[shared[1]]} and in {SPLITS[shared[2]]}",
+            "each group in one split: what is learnt of it in training would be judged on it (split.by group shares them out)",
+        )  # fmt: skip
     return parts
+
+
+def _shared_group(dataset: Dataset, parts: tuple[Rows, Rows, Rows]) -> tuple[object, int, int] | None:
+    """The first group that has rows in two splits, with the numbers of these; None when there is none."""
+    if dataset.group is not None:
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            both = np.intersect1d(dataset.group[parts[i]], dataset.group[parts[j]])
+            if len(both):
+                return both[0].item(), i, j
+    return None
 
 
 def _by_group(

@@ -25,13 +25,15 @@ class GivenSplit(Record):
 class SharedSplit(Record):
     """Shares of the rows, which sum to 1 (test may have none).
 
-    "group" keeps rows of one group together, "time" trains on the oldest, "random" deals rows out.
+    "group" keeps rows of one group together, "time" trains on the oldest, "random" deals rows out. `seed` is of the order in
+    which groups are placed and rows are dealt; None for that of the configuration.
     """
 
     by: Literal["group", "time", "random"]
     train: float = Field(default=0.6, gt=0, lt=1)
     valid: float = Field(default=0.2, gt=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:

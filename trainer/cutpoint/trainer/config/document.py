@@ -6,7 +6,7 @@
     split: {by: group, train: 0.6, valid: 0.2, test: 0.2}
     model: {kind: window_encoder, channels: [16, 32], kernels: [9, 9], strides: [4, 4]}
     loss: {name: weighted_bce, pos_weight: auto}
-    sampler: none                        # none | weighted
+    sampler: none                        # none | weighted | label_set | repeat_factor | over | under
     fit: {epochs: 20, batch_size: 8, learning_rate: 0.001}
     seed: 0
 
@@ -30,7 +30,7 @@ from .data import Data, Split
 from .fit import Fit
 from .loss import Loss
 from .model import ImportModel, MLPModel
-from .sampler import Sampler
+from .sampler import NoSampler, Sampler
 from .windows import WindowEncoderModel
 
 Model = Annotated[MLPModel | WindowEncoderModel | ImportModel, Field(discriminator="kind")]
@@ -41,7 +41,7 @@ class Config(Record):
 
     Attributes:
         name: of the model that is exported.
-        sampler: "weighted" draws rows that hold a positive as often as those that hold none.
+        sampler: which training rows an epoch sees, and how often; a word, or a mapping with a `kind`.
         seed: of the split, the initial weights, the order of rows and the sampler.
         out: the run folder; runs/<name> when left out.
     """
@@ -52,7 +52,7 @@ class Config(Record):
     split: Split
     model: Model
     loss: Loss
-    sampler: Sampler = "none"
+    sampler: Sampler = NoSampler()
     fit: Fit = Fit()
     seed: int = Field(default=0, ge=0, lt=2**32)
     out: Path | None = None
@@ -63,8 +63,13 @@ class Config(Record):
         if self.model.kind == ("mlp" if windows else "window_encoder"):
             wanted = "window_encoder" if windows else "mlp"
             raise BadConfig.of("model.kind", self.model.kind, f"{wanted} or import for task {self.task}")
-        if self.loss.name == "weighted_ce" and self.task == "multilabel":
-            raise BadConfig.of("loss.name", "weighted_ce", "weighted_bce or focal for several labels; it has two classes")
+        if self.task == "multilabel" and self.loss.two_class:
+            wanted = "a loss of labels, such as weighted_bce or focal; this one is of two classes of one label"
+            raise BadConfig.of("loss.name", self.loss.name, wanted)
+        if self.task == "binary":
+            for field, value in self.loss:
+                if isinstance(value, tuple) and len(value) != (2 if field == "class_weight" else 1):
+                    raise BadConfig.of(f"loss.{field}", list(value), "a number; task binary has one label")
         if self.data.rate_hz is not None and not windows:
             raise BadConfig.of("data.rate_hz", self.data.rate_hz, f"no rate for task {self.task}")
         return self

@@ -19,7 +19,13 @@ class WindowEncoderModel(Preprocessing):
             for its sequence (a patient, a machine), and its score then depends on the whole sequence.
         context: width across windows; 0 pools straight into the head, so that windows do not see each other.
         context_layers: residual layers across windows, dilated 1, 2, 4, ...: a window sees 2^layers - 1 on either side.
-        dropout: share of features dropped before the head and in the context.
+        dropout: share of features dropped before the head, in the context and in events.
+        spectrum: samples of a frame: the convolutions see log power by frequency over time, half a frame a step; 0: the signal.
+        events: how many salient events (heart beats, strokes) a window can hold at most, which sets how close two can be; each
+            is judged by its timing and its shape against the events around it, across windows unless `context` is 0. 0: none.
+        event_width: features of an event.
+        event_layers: residual layers along the events, dilated 1, 2, 4, ...
+        event_span: how many events around one make what is usual.
     """
 
     kind: Literal["window_encoder"]
@@ -32,12 +38,19 @@ class WindowEncoderModel(Preprocessing):
     context: int = Field(default=64, ge=0)
     context_layers: int = Field(default=2, ge=0, le=10)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    spectrum: int = Field(default=0, ge=0)
+    events: int = Field(default=12, ge=0)
+    event_width: int = Field(default=32, gt=0)
+    event_layers: int = Field(default=0, ge=0, le=10)
+    event_span: int = Field(default=201, gt=0)
 
     @model_validator(mode="after")
     def _layers_agree(self) -> Self:
         if not len(self.channels) == len(self.kernels) == len(self.strides):
             found = f"{len(self.channels)}, {len(self.kernels)} and {len(self.strides)}"
             raise BadConfig.of("model: lengths of channels, kernels and strides", found, "the same length, one per layer")
+        if self.spectrum == 1:
+            raise BadConfig.of("model.spectrum", 1, "0, or at least 2 samples a frame")
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise BadConfig.of("model.kernels", list(self.kernels), "odd numbers")
         return self

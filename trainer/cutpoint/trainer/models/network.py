@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import Config, ImportModel, MLPModel
-from ..preprocess import Preprocess
+from ..preprocess import Preprocess, bins_of
 from .imported import import_model
 from .mlp import MLP
 from .windows import WindowEncoder
@@ -44,7 +44,7 @@ def build_network(
         BadData: x has another number of axes than the model takes.
         BadConfig: an imported model cannot be imported or built, or gives another shape.
     """
-    settings, two_class = config.model, config.loss.name == "weighted_ce"
+    settings, two_class = config.model, config.loss.two_class
     outputs = 2 if two_class else labels
     if isinstance(settings, ImportModel):
         network = Network(preprocess, import_model(settings))
@@ -56,7 +56,8 @@ def build_network(
         raise BadData.of("x", f"of shape [row, {', '.join(map(str, x_shape))}]", f"{wanted} for model.kind {settings.kind}")
     model: MLP | WindowEncoder
     if isinstance(settings, MLPModel):
-        model = MLP(x_shape[0], outputs, settings.hidden, settings.dropout)
+        features = x_shape[0] * (1 + bins_of(settings, x_shape))
+        model = MLP(features, outputs, settings.hidden, settings.dropout, settings.input_dropout)
     else:
         model = WindowEncoder(x_shape[1] if len(x_shape) == 3 else 1, outputs, settings, two_class)
     if start is not None:
@@ -68,7 +69,7 @@ def build_network(
 
 def _check_output(network: Network, config: Config, x_shape: tuple[int, ...], labels: int) -> None:
     axes = x_shape[:1] if config.task == "windows" else ()
-    wanted = (2, 2, *axes) if config.loss.name == "weighted_ce" else (2, *axes, labels)
+    wanted = (2, 2, *axes) if config.loss.two_class else (2, *axes, labels)
     try:
         with torch.no_grad():
             out = network.eval()(torch.zeros(2, *x_shape))

@@ -3,6 +3,7 @@
 Keys (file names without `.npy` in a folder); `x` and `y` are required for training, `x` alone for scoring:
 
     x            [row, feature]  or  [sequence, window, sample]  or  [sequence, window, channel, sample]; any real dtype
+    x_data, x_indices, x_indptr, x_shape    in place of x: sparse [row, feature] in CSR form, made dense a batch at a time
     y            [row] or [row, label]  or  [sequence, window] or [sequence, window, label]; 0 or 1, and -1, 255 or NaN
                  for "not labelled": such an entry takes part in no loss, no rate and no threshold
     label_names  [label] text; default "0", "1", ...
@@ -14,9 +15,6 @@ A row is what is split and sampled: one example, or one whole sequence. Pickled 
 """
 
 import hashlib
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BadData
+from ..errors import BadData
+from .arrays import load_array, read_arrays
+from .sparse import Rows, SparseRows
 
 UNLABELLED = 255
 SPLITS = ("train", "valid", "test")
-# What numpy lets through from zipfile, zlib and its own header parser when a file is damaged.
-_UNREADABLE = (
-    ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, RuntimeError,
-)  # fmt: skip
-KEYS = ("x", "y", "label_names", "group", "time", *SPLITS)
+SPARSE_KEYS = ("x_data", "x_indices", "x_indptr", "x_shape")
+KEYS = ("x", "y", "label_names", "group", "time", *SPLITS, *SPARSE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Dataset:
 
     Attributes:
         path: where it was read from.
-        x: features, [row, ...]; memory-mapped when read from a folder.
+        x: features, [row, ...]; memory-mapped when read from a folder. Read by rows: it may be sparse, or larger than memory.
         y: uint8 [row, label] or [sequence, window, label]: 0, 1 or `UNLABELLED`; None where the file has no `y`.
         label_names: one name per label; empty where there is no `y`.
         group: [row] or None.
@@ -51,7 +48,7 @@ class Dataset:
     """
 
     path: Path
-    x: NDArray[Any]
+    x: Rows
     y: NDArray[np.uint8] | None = None
     label_names: tuple[str, ...] = ()
     group: NDArray[Any] | None = None
@@ -68,23 +65,31 @@ class Dataset:
             yield chosen, np.ascontiguousarray(self.x[chosen], dtype=np.float32)
 
     def check_finite(self, chunk_bytes: int = 64 << 20) -> None:
-        """Raise BadData naming the first row of `x` that holds NaN or infinity; reads `x` once, in chunks."""
+        """Raise BadData naming the first entry of `x` that is not finite in float32; reads `x` once, in chunks."""
         rows = max(1, chunk_bytes // max(1, self.x[:1].nbytes))
-        for start in range(0, len(self.x), rows):
+        for start in range(0, len(self), rows):
             chunk = np.asarray(self.x[start : start + rows])
-            if not np.isfinite(chunk).all():
-                bad = np.unravel_index(np.argmin(np.isfinite(chunk)), chunk.shape)
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(chunk.astype(np.float32, copy=False))
+            if not finite.all():
+                bad = np.unravel_index(np.argmin(finite), chunk.shape)
                 where = (start + int(bad[0]), *(int(i) for i in bad[1:]))
-                raise BadData.of(f"{self.path}: x{list(where)}", chunk[tuple(bad)].item(), "a finite number")
+                raise BadData.of(f"{self.path}: x{list(where)}", chunk[bad].item(), "a finite number, as float32")
 
     def digest(self) -> str:
         """SHA-256 of shapes, dtypes and bytes of `x` and `y`, in hex: the same data give the same digest anywhere."""
         total = hashlib.sha256()
-        for array in (self.x, self.y):
+        x = (
+            (self.x.data, self.x.indices, self.x.indptr, np.array(self.x.shape))
+            if isinstance(self.x, SparseRows)
+            else (self.x,)
+        )
+        for array in (*x, self.y):
             if array is not None:
                 total.update(f"{array.dtype.str}{array.shape}".encode())
-                for start in range(0, len(array), 1024):
-                    total.update(np.ascontiguousarray(array[start : start + 1024]).tobytes())
+                step = max(1, (1 << 20) // max(1, array[:1].nbytes))
+                for start in range(0, len(array), step):
+                    total.update(np.ascontiguousarray(array[start : start + step]).tobytes())
         return total.hexdigest()
 
 
@@ -97,16 +102,10 @@ def read_dataset(path: str | Path) -> Dataset:
     """
     path = Path(path)
     arrays = read_arrays(path)
-    if "x" not in arrays:
-        raise BadData.of(f"{path}: keys", sorted(arrays), f"at least 'x', among {list(KEYS)}")
+    x = _sparse(path, arrays) if set(arrays) & set(SPARSE_KEYS) else _dense(path, arrays)
     unknown = sorted(set(arrays) - set(KEYS))
     if unknown:
         raise BadData.of(f"{path}: keys", unknown, f"only {list(KEYS)}")
-    x = arrays["x"]
-    if x.ndim < 2 or not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
-        raise BadData.of(f"{path}: x", f"{x.dtype} {list(x.shape)}", "real numbers of 2 or more dimensions, rows first")
-    if len(x) == 0:
-        raise BadData.of(f"{path}: x", list(x.shape), "at least one row")
     y = _labels(path, x, arrays["y"]) if "y" in arrays else None
     names = tuple(str(name) for name in np.atleast_1d(arrays["label_names"])) if "label_names" in arrays else ()
     if y is not None:
@@ -137,7 +136,28 @@ def row_indices(name: str, rows: NDArray[Any], count: int) -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-def _labels(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8]:
+def _dense(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if "x" not in arrays:
+        raise BadData.of(f"{path}: keys", sorted(arrays), f"at least 'x', among {list(KEYS)}")
+    x = arrays["x"]
+    if x.ndim < 2 or not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
+        raise BadData.of(f"{path}: x", f"{x.dtype} {list(x.shape)}", "real numbers of 2 or more dimensions, rows first")
+    if len(x) == 0:
+        raise BadData.of(f"{path}: x", list(x.shape), "at least one row")
+    return x
+
+
+def _sparse(path: Path, arrays: Mapping[str, NDArray[Any]]) -> SparseRows:
+    given = [key for key in ("x", *SPARSE_KEYS) if key in arrays]
+    if given != list(SPARSE_KEYS):
+        raise BadData.of(f"{path}: keys", given, f"either 'x' or all of {list(SPARSE_KEYS)}")
+    data, indices, indptr, shape = (arrays[key] for key in SPARSE_KEYS)
+    if shape.shape != (2,) or shape.dtype.kind not in "iu":
+        raise BadData.of(f"{path}: x_shape", f"{shape.dtype} {list(shape.shape)}", "two integers: rows and features")
+    return SparseRows(data, indices, indptr, (int(shape[0]), int(shape[1])), f"{path}: x")
+
+
+def _labels(path: Path, x: Rows, y: NDArray[Any]) -> NDArray[np.uint8]:
     # [sequence, window] and [row, label] look alike: two dimensions are windows only where x has as many windows.
     if y.ndim == 1 or (y.ndim == 2 and x.ndim >= 3 and y.shape == x.shape[:2]):
         y = y[..., None]
@@ -165,57 +185,6 @@ def target_codes(name: str, y: NDArray[Any]) -> NDArray[np.uint8]:
     return codes
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a .npz file, or of a folder of .npy files (memory-mapped), by key; BadData where one cannot be read."""
-    return _read_folder(path) if path.is_dir() else _read_npz(path)
-
-
 def read_row_indices(path: Path, count: int) -> NDArray[np.int64]:
     """Row indices of `count` rows from a .npy file; BadData where it holds none."""
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise _refused(str(path), error) from error
-    return row_indices(str(path), rows, count)
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise BadData.of("data path", f"{path} (no such file)", "an .npz file or a folder of .npy files")
-    try:
-        with path.open("rb") as file:  # opened here, since numpy leaves the files of damaged archives open
-            begins = file.read(6)
-            if not begins.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")):
-                raise BadData(f"{path} cannot be read as .npz (it begins otherwise); expected arrays saved by numpy.savez")
-            file.seek(0)
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise BadData.of(str(path), "a single array", "an .npz file or a folder of .npy files")
-            return {key: _read_key(path, archive, key) for key in archive.files}
-    except BadData:
-        raise
-    except _UNREADABLE as error:
-        raise BadData(f"{path} cannot be read as .npz ({error}); expected arrays saved by numpy.savez") from error
-
-
-def _read_key(path: Path, archive: Any, key: str) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[key])
-    except ValueError as error:
-        raise _refused(f"{path}: {key}", error) from error
-
-
-def _read_folder(path: Path) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    for file in sorted(path.glob("*.npy")):
-        try:
-            arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except _UNREADABLE as error:
-            raise _refused(str(file), error) from error
-    return arrays
-
-
-def _refused(name: str, error: Exception) -> BadData:
-    if any(words in str(error) for words in ("allow_pickle", "Object arrays", "Python objects")):
-        return BadData.of(name, "a pickled object array, which could run code", "plain numbers or text")
-    return BadData(f"{name} cannot be read ({error}); expected an array saved by numpy.save")
+    return row_indices(str(path), load_array(path), count)
