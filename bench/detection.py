@@ -167,7 +167,7 @@ def scikit_learn(model: Callable[[], Any]) -> Callable[[Arrays], Rates]:
 
 
 def boosted(arrays: Arrays) -> Rates:
-    """Gradient boosting on hand-made features of windows, by fold; needing no valid split, it learns from 4 folds, ours from 3."""
+    """Gradient boosting on hand-made features of windows; it needs no valid split, and learns from 4 folds where ours has 3."""
     fold = arrays["fold"]
     folds = [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
     scores = boosted_scores(features(arrays["x"], RATE_HZ), arrays["y"], folds, 0)

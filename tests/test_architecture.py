@@ -38,7 +38,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "trainer": (
         {*MATHS, "terminal", "report"},
         ARRAYS
-        | {"torch", "lightning", "onnx", "onnxscript", "onnxruntime", "safetensors", "tensorboardX", "sklearn", "matplotlib", "yaml"}
+        | {
+            "torch",
+            "lightning",
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
+            "safetensors",
+            "tensorboardX",
+            "sklearn",
+            "matplotlib",
+            "yaml",
+        }
         | {"pydantic", "typer", "rich"},
     ),
 }

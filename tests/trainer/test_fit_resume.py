@@ -24,7 +24,16 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 # 54 training sequences: 7 steps an epoch, the last of 6 rows in two parts; dropout, and rows drawn by weight.
-FIT = {"epochs": 3, "batch_size": 8, "micro_batch": 5, "learning_rate": 0.01, "checkpoint_steps": 3, "threads": 1, "clip": 1.0, "ema": 0.9}
+FIT = {
+    "epochs": 3,
+    "batch_size": 8,
+    "micro_batch": 5,
+    "learning_rate": 0.01,
+    "checkpoint_steps": 3,
+    "threads": 1,
+    "clip": 1.0,
+    "ema": 0.9,
+}
 
 
 MODEL = {"kind": "window_encoder", "channels": [8], "kernels": [9], "strides": [2], "context": 8, "context_layers": 1}
@@ -77,7 +86,9 @@ def config(data: Path, tmp_path: Path) -> Config:
     return configured(data, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), (signal.SIGTERM, 6), (signal.SIGINT, 9), (signal.SIGTERM, 19)])
+@pytest.mark.parametrize(
+    ("number", "step"), [(signal.SIGTERM, 1), (signal.SIGTERM, 6), (signal.SIGINT, 9), (signal.SIGTERM, 19)]
+)
 def test_a_signal_leaves_a_checkpoint_that_goes_on_to_the_same_bits(whole, config, monkeypatch, number, step):
     before = signal.getsignal(number)
     with monkeypatch.context() as patched:

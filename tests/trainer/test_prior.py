@@ -169,7 +169,7 @@ def test_the_graph_undoes_what_training_did(known, tmp_path, loss, sampler, hidd
             "task": "binary",
             "data": {"path": str(path)},
             "split": {"by": "random", "train": 0.9, "valid": 0.05, "test": 0.05},
-            "model": {"kind": "mlp", "hidden": hidden},
+            "model": {"kind": "mlp", "hidden": hidden, "bins": 0, "dropout": 0},
             "loss": loss,
             "sampler": sampler,
             "fit": {"epochs": 8, "batch_size": 256, "learning_rate": 0.02, "weight_decay": 0},

@@ -37,7 +37,7 @@ class WindowEncoderModel(Preprocessing):
     sequence_norm: bool = False
     context: int = Field(default=64, ge=0)
     context_layers: int = Field(default=2, ge=0, le=10)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
     spectrum: int = Field(default=0, ge=0)
     events: int = Field(default=12, ge=0)
     event_width: int = Field(default=32, gt=0)

@@ -1,12 +1,11 @@
 """Focal loss, of labels and of classes."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .arguments import PerLabel, Reduction, check_shapes, checked_classes, per_class, per_label, reduce, wide_enough
 from .training import ClassLoss, EntryLoss
@@ -99,12 +98,12 @@ class _Focal(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             slope = (1 - wrong).mul_(surprise).mul_(gamma).add_(wrong).mul_(each).mul_(signed)
             ctx.save_for_backward(slope)
-        each.mul_(surprise).mul_(signed.abs_())
-        return each
+        return cast(Tensor, each.mul_(surprise).mul_(signed.abs_()))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph: the slope would pass for a constant
+            raise RuntimeError("focal has no second derivative: it keeps its slope, not how the slope depends on the logits")
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None, None, None, None
 

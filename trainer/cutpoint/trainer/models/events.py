@@ -66,11 +66,13 @@ def find_events(x: Tensor, per_window: int) -> Events:
     score = torch.where(stands_out, height, torch.zeros_like(height)).squeeze(1)
     kept = windows * max(1, min(per_window // 2, samples // thin))
     found, index = torch.topk(score, kept)
-    index = torch.where(found > 0, index, torch.full_like(index, length))
-    index = torch.sort(index)[0]
+    index = torch.sort(torch.where(found > 0, index, length))[0]
+    aligned = _largest_near(centred.square().sum(1), index.clamp(max=length - 1), 2 * gap // 5)
+    # Two samples of one peak that are as high as each other, or differ by rounding, are one event.
+    again = (index >= length) | (aligned == F.pad(aligned[:, :-1], (1, 0), value=-1))
+    index = torch.sort(torch.where(again, length, aligned))[0]
     present = (index < length).unsqueeze(1)
     index = index.clamp(max=length - 1)
-    index = _largest_near(centred.square().sum(1), index, 2 * gap // 5)
     around = index.unsqueeze(-1) + torch.arange(SHAPE)
     padded = F.pad(centred, (RADIUS, RADIUS), mode="replicate")
     shape = padded.gather(2, around.reshape(batch, 1, -1).expand(-1, channels, -1))
@@ -213,7 +215,7 @@ class Along(nn.Module):
 
 
 def _largest_near(x: Tensor, index: Tensor, reach: int) -> Tensor:
-    """Where x [batch, sample] is largest within `reach` of each index [batch, event]: steep flanks do not align shapes, peaks do."""
+    """Where x [batch, sample] is largest within `reach` of each index [batch, event]; peaks align shapes, flanks do not."""
     near = (index.unsqueeze(-1) + torch.arange(-reach, reach + 1)).clamp(min=0, max=x.shape[-1] - 1)
     best = x.gather(1, near.flatten(1)).reshape(near.shape).argmax(-1, keepdim=True)
     return near.gather(-1, best).squeeze(-1)
