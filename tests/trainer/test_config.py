@@ -9,14 +9,13 @@ MINIMAL = {
     "data": {"path": "d.npz"},
     "split": {"by": "random"},
     "model": {"kind": "mlp"},
-    "loss": {"name": "weighted_bce"},
 }
 WINDOWS = {**MINIMAL, "task": "windows", "model": {"kind": "window_encoder"}}
 
 
 def test_defaults_and_overrides(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(MINIMAL))
+    file.write_text(yaml.safe_dump(MINIMAL | {"loss": {"name": "weighted_bce"}}))
     config = read_config(file)
     assert str(config.run_path) == "runs/m"
     assert (config.sampler.kind, config.seed, config.split.train) == ("none", 0, 0.6)
@@ -24,18 +23,26 @@ def test_defaults_and_overrides(tmp_path):
         "fit.epochs=7",
         "fit.learning_rate=1e-2",
         "model.hidden=[8, 4]",
-        "loss.pos_weight=[1, 2.5]",
+        "loss.pos_weight=[2.5]",
         "seed=3",
         "fit.epochs=9",
     ]
     changed = read_config(file, overrides, tmp_path / "run")
     assert (changed.fit.epochs, changed.fit.learning_rate, changed.seed) == (9, 0.01, 3)
-    assert (changed.model.hidden, changed.loss.pos_weight, changed.run_path) == ((8, 4), (1, 2.5), tmp_path / "run")
+    assert (changed.model.hidden, changed.loss.pos_weight, changed.run_path) == ((8, 4), (2.5,), tmp_path / "run")
     whole = tmp_path / "whole.yaml"
     whole.write_text(changed.to_yaml())
     assert read_config(whole) == changed
     assert changed.digest() != config.digest()
     assert config.digest() == read_config(file, ["data.path=elsewhere.npz"], tmp_path).digest()
+
+
+def test_what_is_left_out_of_fit_is_by_the_kind_of_model():
+    rows, windows = parse_config(MINIMAL).fit, parse_config(WINDOWS | {"fit": {"epochs": 3}}).fit
+    own = parse_config(MINIMAL | {"model": {"kind": "import", "path": "a:B"}, "fit": {}}).fit
+    assert (rows.learning_rate, rows.batch_size, rows.keep, rows.ema) == (0.003, 64, "best", None)
+    assert (windows.epochs, windows.batch_size, windows.keep, windows.ema) == (3, 4, "last", 0.98)
+    assert own.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -98,7 +105,7 @@ def test_files_and_overrides_that_cannot_be_read(tmp_path):
             read_config(file)
     with pytest.raises(BadConfig, match="readable YAML file"):
         read_config(tmp_path / "none.yaml")
-    file.write_text(yaml.safe_dump(MINIMAL))
+    file.write_text(yaml.safe_dump(MINIMAL | {"loss": {"name": "weighted_bce"}}))
     for override, message in (
         ("fit.epochs", "key.key=value"),
         ("=3", "key.key=value"),

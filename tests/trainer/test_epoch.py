@@ -40,6 +40,14 @@ def test_which_epoch_is_kept():
     assert keeper.weights == {"w": torch.tensor(6)}
 
 
+def test_the_last_epoch_is_kept_where_none_is_to_be_chosen():
+    keeper = Keeper(positives=100, patience=None)
+    for number, ap in enumerate((0.6, 0.2, 0.1), 1):
+        assert keeper.add(epoch(number, ap, 1), {"w": torch.tensor(number)}, settled=True)
+        assert not keeper.tired
+    assert keeper.kept == keeper.history[-1] and keeper.weights == {"w": torch.tensor(3)}
+
+
 def test_no_epoch_is_kept_or_counted_before_the_loss_has_settled():
     keeper = Keeper(positives=100, patience=2)
     for number, (ap, settled) in enumerate([(0.9, False), (0.9, False), (0.9, False), (0.3, True)], 1):

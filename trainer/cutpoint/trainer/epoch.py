@@ -36,10 +36,10 @@ class Keeper:
 
     Args:
         positives: labelled ones among the validation entries, at least 1.
-        patience: epochs without one to keep before it is `tired`.
+        patience: epochs without one to keep before it is `tired`; None keeps the last epoch instead and is never tired.
     """
 
-    def __init__(self, positives: int, patience: int) -> None:
+    def __init__(self, positives: int, patience: int | None) -> None:
         self.positives, self.patience = positives, patience
         self.history: list[Epoch] = []
         self.best_ap = -1.0
@@ -58,7 +58,9 @@ class Keeper:
     @property
     def tired(self) -> bool:
         """Whether `patience` epochs have passed since the one that is kept."""
-        return self.kept is not None and self.history[-1].epoch - self.kept.epoch >= self.patience
+        if self.kept is None or self.patience is None:
+            return False
+        return self.history[-1].epoch - self.kept.epoch >= self.patience
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -76,6 +78,8 @@ class Keeper:
         self.kept = next((epoch for epoch in self.history if epoch.epoch == state["kept"]), None)
 
     def _is_better(self, epoch: Epoch) -> bool:
+        if self.patience is None:
+            return True
         self.best_ap = max(self.best_ap, epoch.valid_ap)
         enough = self.best_ap - math.sqrt(self.best_ap * (1 - self.best_ap) / self.positives) / 4
         if self.kept is None or self.kept.valid_ap < enough:

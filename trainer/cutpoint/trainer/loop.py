@@ -78,7 +78,7 @@ class Loop(pl.LightningModule):
         self.settings, self.folder, self.watcher, self.writes = settings, folder, watcher, writes
         assert valid.dataset.y is not None  # split_rows refuses data without
         self.targets = valid.dataset.y[valid.rows]
-        self.keeper = Keeper(int((self.targets == 1).sum()), settings.patience)
+        self.keeper = Keeper(int((self.targets == 1).sum()), settings.patience if settings.keep == "best" else None)
         self.epoch = self.step = 0
         self.losses = 0.0  # the sum of the losses of the steps of this epoch
         self.gradient_scale = torch.ones(())

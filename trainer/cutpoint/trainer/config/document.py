@@ -27,8 +27,8 @@ from cutpoint.validation import Record, first_problem
 from pydantic import Field, ValidationError, model_validator
 
 from .data import Data, Split
-from .fit import Fit
-from .loss import Loss
+from .fit import DEFAULTS_OF, Fit
+from .loss import Loss, WeightedBCELoss
 from .model import ImportModel, MLPModel
 from .sampler import NoSampler, Sampler
 from .windows import WindowEncoderModel
@@ -51,11 +51,23 @@ class Config(Record):
     data: Data
     split: Split
     model: Model
-    loss: Loss
+    loss: Loss = WeightedBCELoss(name="weighted_bce")
     sampler: Sampler = NoSampler()
     fit: Fit = Fit()
     seed: int = Field(default=0, ge=0, lt=2**32)
     out: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_by_model(cls, document: Any) -> Any:
+        """Fill what is left out of `fit` by the kind of model; whatever is malformed is left for the fields to refuse."""
+        if not isinstance(document, Mapping):
+            return document
+        model, fit = document.get("model"), document.get("fit", {})
+        kind = model.get("kind") if isinstance(model, Mapping) else None
+        if not isinstance(kind, str) or not isinstance(fit, Mapping):
+            return document
+        return {**document, "fit": {**DEFAULTS_OF.get(kind, {}), **fit}}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

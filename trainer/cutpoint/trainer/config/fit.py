@@ -1,12 +1,23 @@
 """Settings of the training loop."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cutpoint.errors import BadConfig
 from cutpoint.validation import Record
 from pydantic import BeforeValidator, Field, model_validator
 
 Log = Literal["csv", "tensorboard"]
+
+
+# What is left out of `fit` is by the kind of model; what is not here is as in Fit. Window encoders see few, long sequences of
+# few patients or machines: small steps, averaged weights, and no epoch chosen by what a handful of them looks like.
+DEFAULTS_OF: dict[str, dict[str, Any]] = {
+    "mlp": {"learning_rate": 0.003},
+    "window_encoder": {
+        "epochs": 20, "batch_size": 4, "learning_rate": 0.005, "weight_decay": 0.02, "clip": 1.0, "warmup": 0.1, "ema": 0.98,
+        "keep": "last",
+    },
+}  # fmt: skip
 
 
 class Fit(Record):
@@ -21,7 +32,9 @@ class Fit(Record):
         warmup: share of all steps over which the learning rate rises to its highest.
         ema: how much of the moving average of the weights a step keeps, as 0.98; the average is then what is validated and
             kept. None: the weights themselves.
-        patience: epochs without a better validation AP before it stops.
+        keep: whose weights: of the "best" epoch by validation AP, which also stops the training; or of the "last", where the
+            validation rows are too few, or of too few groups, to tell epochs apart.
+        patience: epochs without a better validation AP before it stops; of no meaning with keep: last.
         checkpoint_steps: steps between checkpoints within an epoch, beside the one at its end; None: only that.
         threads: of torch; None leaves torch's choice.
         accelerator: "cpu", "gpu", or "auto" for a GPU where there is one. Runs repeat bit for bit on the CPU.
@@ -39,6 +52,7 @@ class Fit(Record):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: float = Field(default=0.0, ge=0, lt=1)
     ema: float | None = Field(default=None, gt=0, lt=1)
+    keep: Literal["best", "last"] = "best"
     patience: int = Field(default=10, gt=0)
     checkpoint_steps: int | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, gt=0)

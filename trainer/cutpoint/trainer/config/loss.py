@@ -45,11 +45,11 @@ class LossRecord(Record):
 class WeightedBCELoss(LossRecord):
     """Binary cross-entropy whose positives weigh `pos_weight`.
 
-    auto is negatives over positives per label, as the sampler presents them; sqrt its square root.
+    auto is negatives over positives per label, as the sampler presents them; sqrt, its square root, ranks as well or better.
     """
 
     name: Literal["weighted_bce"]
-    pos_weight: PosWeight = "auto"
+    pos_weight: PosWeight = "sqrt"
 
 
 class WeightedCELoss(LossRecord):
