@@ -18,6 +18,8 @@ BEAT_NAMES: Final = (
     "peak", "swing", "qrs_width_s", "max_slope", "likeness_before", "likeness_after",
 )  # fmt: skip
 
+TIMINGS: Final = BEAT_NAMES.index("pr_correlation")  # how many of them are of timing; the others are of shape
+
 
 def find_beats(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.intp]:
     """Indices of the R peaks of `signal` [sample].

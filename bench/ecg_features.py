@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from beats import BEAT_NAMES, describe_beats, find_beats
+from beats import BEAT_NAMES, TIMINGS, describe_beats, find_beats
 from numpy.typing import NDArray
 from scipy.signal import periodogram
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -31,10 +31,14 @@ SPECTRUM_NAMES: Final = (
     *(f"share_{low:g}_{high:g}_hz" for low, high in BANDS_HZ), "power", "centroid", "spread", "entropy", "peak_hz",
 )  # fmt: skip
 # A window's beats as their extremes and mean, and whole: the most premature one and the one least like the usual.
+_HOW: Final = ("min", "max", "mean", "most_premature", "least_usual")
 WINDOW_BEAT_NAMES: Final = (
     "beats",
-    *(f"{how}_{name}" for how in ("min", "max", "mean", "most_premature", "least_usual") for name in BEAT_NAMES),
+    *(f"{how}_{name}" for how in _HOW for name in BEAT_NAMES),
 )
+_SHAPES: Final = {
+    f"{how}_{name}" for how in _HOW for name in BEAT_NAMES if how == "least_usual" or name in BEAT_NAMES[TIMINGS:]
+}
 _OWN: Final = (*AMPLITUDE_NAMES, *SPECTRUM_NAMES, *WINDOW_BEAT_NAMES)
 feature_names: Final = (*_OWN, *(f"z_{name}" for name in _OWN))
 
@@ -86,6 +90,11 @@ def features(x: NDArray[np.float32], rate_hz: float) -> NDArray[np.float32]:
     deviation = np.nanstd(own, axis=1, keepdims=True)
     relative = (own - np.nanmean(own, axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     return np.concatenate([own, relative], axis=-1).astype(np.float32)
+
+
+def without_shapes() -> NDArray[np.intp]:
+    """Columns of amplitude, spectrum and beat timing: all but what compares the shape of a beat with the usual one."""
+    return np.array([i for i, name in enumerate(feature_names) if name.removeprefix("z_") not in _SHAPES])
 
 
 def record_folds(groups: NDArray[Any], y: NDArray[np.uint8], folds: int = 5, seed: int = 0) -> list[NDArray[np.intp]]:

@@ -75,7 +75,8 @@ def fit_lines(priors: Sequence[LabelPrior], logits: NDArray[np.floating], y: NDA
         y: uint8, the same shape.
 
     Returns:
-        Lines of a slope above 0, held to 1 by 5 positives' worth as in calibration. A label with fewer than 10 positives or
+        Lines of a slope above 0, held by 5 positives' worth, as in calibration, to 1, or to the slope at which logits that
+        spread wider deviate by 1: losses that only rank may drive them anywhere. A label with fewer than 10 positives or
         negatives keeps slope 1, with the shift at which its mean probability is the rate in the training rows.
     """
     fitted = []
@@ -86,11 +87,13 @@ def fit_lines(priors: Sequence[LabelPrior], logits: NDArray[np.floating], y: NDA
         if min(positives, len(target) - positives) < LEAST_POSITIVES:
             line = {"slope": 1.0, "shift": _matching_shift(z, prior.rate) if len(z) else 0.0}
         else:
-            # Matched first: the logits of a ranking loss lie anywhere, and the fit is held to where they are.
+            scale = max(1.0, float(z.std(dtype=np.float64)))
+            z = z / scale
+            # Matched first: the fit is held to where the logits lie.
             level = _matching_shift(z, positives / len(target))
             slope, intercept = fit_calibrator(exact_curve(z, target), "platt", shift=level).coefficients
             slope = max(slope, LEAST_SLOPE)
-            line = {"slope": slope, "shift": slope * level - intercept}
+            line = {"slope": slope / scale, "shift": slope * level - intercept}
         fitted.append(prior.model_copy(update={**line, "undone": "fitted"}))
     return tuple(fitted)
 
