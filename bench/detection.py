@@ -160,7 +160,7 @@ def scikit_learn(model: Callable[[], Any]) -> Callable[[Arrays], Rates]:
         if y.ndim == 1:
             y, p = y[:, None], p[:, 1:]
         with np.errstate(divide="ignore"):
-            return rates_of(np.maximum(np.log(p) - np.log1p(-p), -1e9), y[arrays["test"]], arrays.get("label_names"))
+            return rates_of(np.clip(np.log(p) - np.log1p(-p), -1e9, 1e9), y[arrays["test"]], arrays.get("label_names"))
 
     return fit
 

@@ -74,7 +74,7 @@ def test_binary_rows(data, tmp_path):
     assert (bundle.manifest.provenance.opset, bundle.manifest.provenance.ir_version) == (18, 10)
     assert [file.name for file in sorted(bundle.path.iterdir())] == ["manifest.json", "model.onnx", "policy.json"]
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
-        "config.yaml", "history.csv", "rows", "run.json", "weights.safetensors",
+        "config.yaml", "history.csv", "logs", "rows", "run.json", "weights.safetensors",
     ]  # fmt: skip
     # A second export is version 2; a version that exists is refused.
     assert export_run(tmp_path / "run", tmp_path / "models").name == "2"
@@ -109,7 +109,9 @@ def test_windows(data, tmp_path):
 
 def test_windows_with_two_classes(data, tmp_path):
     loss = {"name": "weighted_ce", "class_weight": [1, 5]}
-    evaluation = run_all(data, tmp_path, "windows", "precision_at_least=0.8", loss=loss, sampler="weighted")
+    evaluation = run_all(
+        data, tmp_path, "windows", "precision_at_least=0.8", loss=loss, sampler={"kind": "weighted", "share": 0.8}
+    )
     check_against_sklearn(tmp_path, "windows", evaluation)
     assert evaluation["labels"][0]["average_precision"] > 0.9
     manifest = read_bundle(tmp_path / "models" / "windows" / "1").manifest

@@ -13,7 +13,7 @@ from cutpoint.trainer.sampler import build_order
 from losses import draw, gradient
 from scipy.special import expit, logit
 
-BCE = WeightedBCELoss(name="weighted_bce")
+BCE = WeightedBCELoss(name="weighted_bce", pos_weight="auto")
 
 
 def test_priors_count_only_what_is_labelled():

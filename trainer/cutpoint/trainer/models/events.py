@@ -54,15 +54,16 @@ def find_events(x: Tensor, per_window: int) -> Events:
         signal = F.avg_pool1d(F.pad(signal, (0, thin - 1), mode="replicate"), thin)
     usual = 2 * (3 * gap // 2) + 1
     centred = signal - _moving_mean(_moving_mean(signal, usual), usual)
-    centred = centred / (_nearby(centred.square(), 10 * gap).sqrt() + TINY)
+    power = _nearby(_block_mean(centred.square(), 10 * gap), 10 * gap, signal.shape[-1])
+    centred = centred / (power.sqrt() + TINY)
     reach = max(1, gap // 9)
     wide = F.pad(centred, (reach, reach), mode="replicate")
     slope = wide[..., 2 * reach :] - wide[..., : -2 * reach]
     height = _moving_mean(slope.square().sum(1, keepdim=True), 2 * (gap // 3) + 1).sqrt()
     highest = _moving_max(height, 2 * gap + 1)
-    tall = _moving_max(height, 10 * gap + 1)
-    stands_out = (height >= highest) & (height > SALIENT * _nearby(tall, 10 * gap)) & (height > TINY)
     length = signal.shape[-1]
+    tall = _nearby(_block_max(height, 10 * gap), 10 * gap, length)
+    stands_out = (height >= highest) & (height > SALIENT * tall) & (height > TINY)
     score = torch.where(stands_out, height, torch.zeros_like(height)).squeeze(1)
     kept = windows * max(1, min(per_window // 2, samples // thin))
     found, index = torch.topk(score, kept)
@@ -230,16 +231,31 @@ def _moving_max(x: Tensor, length: int) -> Tensor:
     return F.max_pool2d(x.unsqueeze(2), (1, length), 1, (0, length // 2)).squeeze(2)
 
 
-def _nearby(x: Tensor, block: int) -> Tensor:
-    """The mean of the 12 blocks on either side, at every sample: [batch, channel, sample] to the same."""
-    block = 2 * (block // 2)
-    means = _moving_mean(F.avg_pool1d(x, block, block, block // 2, count_include_pad=False), 25)
-    return means[..., ((torch.arange(x.shape[-1]) + block // 2) // block).clamp(max=means.shape[-1] - 1)]
+def _block_mean(x: Tensor, block: int) -> Tensor:
+    """Means of blocks, the first half out of view: [batch, channel, sample] to [batch, channel, block]."""
+    return F.avg_pool1d(x, block, block, block // 2, count_include_pad=False)
+
+
+def _block_max(x: Tensor, block: int) -> Tensor:
+    return F.max_pool2d(x.unsqueeze(2), (1, block), (1, block), (0, block // 2)).squeeze(2)
+
+
+def _nearby(blocks: Tensor, block: int, length: int) -> Tensor:
+    """The mean of a block and the 12 on either side, at every sample: [batch, channel, block] to [batch, channel, sample]."""
+    means = _moving_mean(blocks, 25)
+    index = (torch.arange(length) + block // 2) // block
+    return means.index_select(-1, index.clamp(max=means.shape[-1] - 1))
 
 
 def _mean(x: Tensor, weight: Tensor, span: int) -> Tensor:
     """Moving weighted mean along events."""
-    return _moving_mean(x * weight, span) / _moving_mean(weight, span).clamp(min=TINY)
+    return _moving_sum(x * weight, span) / _moving_sum(weight, span).clamp(min=TINY)
+
+
+def _moving_sum(x: Tensor, span: int) -> Tensor:
+    """By differences of cumulative sums, at a cost that `span` does not change; for values of the order of 1."""
+    total = F.pad(F.pad(x, (1, 0)).cumsum(-1), (span // 2, span // 2), mode="replicate")
+    return total[..., span:] - total[..., :-span]
 
 
 def _usual(x: Tensor, present: Tensor, span: int, scale: float) -> Tensor:
@@ -248,12 +264,6 @@ def _usual(x: Tensor, present: Tensor, span: int, scale: float) -> Tensor:
     for _ in range(3):
         usual = _mean(x, present / (1 + ((x - usual) / scale) ** 2) ** 2, span)
     return usual
-
-
-def _standard(x: Tensor, present: Tensor, span: int, least: float) -> Tensor:
-    """A third of the moving z-score along events, `least` added to the deviation."""
-    centred = x - _mean(x, present, span)
-    return centred / (3 * (_mean(centred.square(), present, span) + least**2).sqrt())
 
 
 def _shift(x: Tensor, places: int) -> Tensor:
