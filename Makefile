@@ -48,7 +48,7 @@ check-runtime: $(READY) ## install client and server as a user does, and score w
 	$(MAKE) runtime EXTRA=server RUNTIME=dist/server
 	$(BIN)/python tests/check_runtime.py dist/client dist/server
 
-bench-%: $(READY) ## measure beside what it is compared with: calibration, validity, monitoring, promises DATA=FOLDER
+bench-%: $(READY) ## measure beside what it is compared with: calibration, losses, training, detection DATA=FOLDER, ... (see bench/)
 	$(BIN)/python bench/$*.py $(DATA)
 
 clean: ## remove what the targets made

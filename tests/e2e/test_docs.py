@@ -1,4 +1,4 @@
-"""The documents say what is: every setting of docs/training.md with its default, every snippet of docs/calibration.md."""
+"""The documents say what is: settings of training.md and losses.md with their defaults, the snippets of calibration.md."""
 
 import re
 import subprocess
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from cutpoint.trainer.config import Config, Fit, parse_config
+from cutpoint.trainer.config import Config, parse_config
 from processes import ENVIRONMENT, ROOT
 from pydantic import BaseModel
 
 TEXT = (ROOT / "docs/training.md").read_text()
+LOSSES = (ROOT / "docs/losses.md").read_text()
 BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
 
 
@@ -33,15 +34,44 @@ def test_the_defaults_written_are_the_defaults() -> None:
     whole = parse_config(BLOCKS[0])
     needed: dict[str, Any] = {
         "name": "mine", "task": "windows", "data": {"path": "mine.npz", "rate_hz": 360}, "split": {"by": "group"},
-        "model": {"kind": "window_encoder"}, "loss": {"name": "weighted_bce"}, "out": "runs/mine",
+        "model": {"kind": "window_encoder"}, "out": "runs/mine",
     }  # fmt: skip
     assert whole == parse_config(needed)
-    assert whole.fit == Fit()
     assert parse_config({key: value for key, value in needed.items() if key != "out"}).run_path == Path("runs/mine")
+    del needed["data"]["rate_hz"]
+    for block in (block for block in BLOCKS[1:] if "fit" in block):
+        model = block["model"] if block["model"]["kind"] == "import" else {"kind": block["model"]["kind"]}
+        rows = needed | {"task": "binary", "model": model}
+        assert parse_config(rows | block) == parse_config(rows)
+
+
+@pytest.mark.parametrize("text", re.findall(r"`(\{(?:name|kind): [^`]*\})` \|", LOSSES))
+def test_the_losses_and_samplers_written_are_with_their_defaults(text: str) -> None:
+    found = yaml.safe_load(text)
+    part, key = ("loss", "name") if "name" in found else ("sampler", "kind")
+    needed = {
+        "name": "mine",
+        "task": "binary",
+        "data": {"path": "mine.npz"},
+        "split": {"by": "random"},
+        "model": {"kind": "mlp"},
+    }
+    assert parse_config(needed | {part: found}) == parse_config(needed | {part: {key: found[key]}})
+    assert set(getattr(parse_config(needed | {part: found}), part).model_dump()) == set(found)
+
+
+def test_every_loss_and_sampler_is_in_the_tables() -> None:
+    named = set(re.findall(r"`\{(?:name|kind): (\w+)", LOSSES)) | {"none"}
+    assert named == {kind for field in ("loss", "sampler") for kind in _kinds(field)}
+
+
+def _kinds(field: str) -> set[str]:
+    schema = Config.model_json_schema()
+    return set(schema["properties"][field]["discriminator"]["mapping"])
 
 
 def test_every_setting_is_described() -> None:
-    missing = [name for name in _names(Config) if not re.search(rf"\b{name}\b", TEXT)]
+    missing = [name for name in _names(Config) if not re.search(rf"\b{name}\b", TEXT + LOSSES)]
     assert not missing
 
 

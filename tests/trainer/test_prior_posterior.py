@@ -123,7 +123,7 @@ def test_honest_logits_are_the_posterior(loss, sampled):
 @pytest.mark.parametrize("sampled", [False, True], ids=["weights", "sampler"])
 @pytest.mark.parametrize(
     ("loss", "skill"),
-    # Of the truth's own skill. Taken to their optimum, Tversky and Dice leave little but yes and no: most of the posterior is lost.
+    # Of the truth's own skill. Taken to their optimum, Tversky and Dice leave little but yes and no.
     [({"name": "asymmetric"}, 0.9), ({"name": "smooth_ap"}, 0.7), ({"name": "tversky"}, 0.1), ({"name": "dice"}, 0.2)],
     ids=str,
 )
