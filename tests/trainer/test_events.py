@@ -18,7 +18,7 @@ def pulses(places: np.ndarray, channels: int = 1, noise: float = 0.01, gain: flo
 
 def found(events: Events) -> np.ndarray:
     """Places of the events of the first signal, in samples."""
-    return (events.time[0, 0][events.present[0, 0] > 0] * GAP * 4).numpy()
+    return (events.time[0, 0][events.present[0, 0] > 0] * 4).numpy()
 
 
 @pytest.mark.parametrize("channels", [1, 2])

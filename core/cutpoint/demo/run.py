@@ -35,6 +35,7 @@ model:
   strides: [4, 4, 2]
   context: 64
   dropout: 0.3
+  events: 0  # a spectrum has no beats or strokes
 loss: {{name: weighted_bce, pos_weight: sqrt}}
 fit: {{epochs: {epochs}, batch_size: 4, learning_rate: 0.001, weight_decay: 0.05}}
 seed: {seed}

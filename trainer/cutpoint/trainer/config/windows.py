@@ -21,6 +21,7 @@ class WindowEncoderModel(Preprocessing):
         context_layers: residual layers across windows, dilated 1, 2, 4, ...: a window sees 2^layers - 1 on either side.
         dropout: share of features dropped before the head, in the context and in events.
         spectrum: samples of a frame: the convolutions see log power by frequency over time, half a frame a step; 0: the signal.
+        statistics: features made of the level, spread, extremes, trend and steps of each channel of a window; 0: none.
         events: how many salient events (heart beats, strokes) a window can hold at most, which sets how close two can be; each
             is judged by its timing and its shape against the events around it, across windows unless `context` is 0. 0: none.
         event_width: features of an event.
@@ -39,6 +40,7 @@ class WindowEncoderModel(Preprocessing):
     context_layers: int = Field(default=2, ge=0, le=10)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     spectrum: int = Field(default=0, ge=0)
+    statistics: int = Field(default=32, ge=0)
     events: int = Field(default=12, ge=0)
     event_width: int = Field(default=32, gt=0)
     event_layers: int = Field(default=0, ge=0, le=10)

@@ -30,7 +30,7 @@ class Events:
     Attributes:
         window: int64 [batch, event], of the window that holds the event; 0 where empty.
         present: float32 [batch, 1, event], 1 or 0.
-        time: float32 [batch, 1, event], in gaps.
+        time: float32 [batch, 1, event], in samples of the thinned signal: whole numbers, so that intervals are exact.
         shape: float32 [batch, channel x SHAPE, event], the signal around the event in units of its usual deviation.
     """
 
@@ -80,7 +80,7 @@ def find_events(x: Tensor, per_window: int) -> Events:
     shape = shape.reshape(batch, channels, -1, SHAPE).transpose(2, 3).reshape(batch, channels * SHAPE, -1)
     window = torch.where(present.squeeze(1), (index * thin // samples).clamp(max=windows - 1), torch.zeros_like(index))
     present = present.to(x.dtype)
-    return Events(window, present, index.unsqueeze(1).to(x.dtype) / gap, shape * present)
+    return Events(window, present, index.unsqueeze(1).to(x.dtype), shape * present)
 
 
 class EventEncoder(nn.Module):
@@ -138,8 +138,9 @@ class EventEncoder(nn.Module):
 
 def _timing(time: Tensor, on: Tensor, span: int) -> Tensor:
     """How early an event comes and the next one, against the usual interval of many and of few events around."""
+    time, on = time.double(), on.double()  # what is divided by a small jitter must not carry float32's rounding
     timed = on * _shift(on, 1)  # all but the first
-    interval = torch.log((time - _shift(time, 1)).clamp(min=0.1)) * timed
+    interval = torch.log((time - _shift(time, 1)).clamp(min=1)) * timed
     figures = []
     for around in (span, FEW):
         early = ((interval - _usual(interval, timed, around, 0.1)) * timed).clamp(-1.2, 1.2)
@@ -147,7 +148,7 @@ def _timing(time: Tensor, on: Tensor, span: int) -> Tensor:
         late = _shift(early, -1)
         figures += [early * 3, late * 3, early / (3 * jitter + 0.05), late / (3 * jitter + 0.05)]
     change = (interval - _shift(interval, 1)) * timed * _shift(timed, 1)
-    return torch.cat([*figures, change * 2, _shift(change, -1) * 2, early + late], 1)
+    return torch.cat([*figures, change * 2, _shift(change, -1) * 2, early + late], 1).float()
 
 
 def _likeness(shape: Tensor, usual: Tensor, on: Tensor) -> Tensor:
@@ -249,7 +250,7 @@ def _nearby(blocks: Tensor, block: int, length: int) -> Tensor:
 
 def _mean(x: Tensor, weight: Tensor, span: int) -> Tensor:
     """Moving weighted mean along events."""
-    return _moving_sum(x * weight, span) / _moving_sum(weight, span).clamp(min=TINY)
+    return _moving_sum(x * weight, span) / _moving_sum(weight, span).clamp(min=TINY * span)
 
 
 def _moving_sum(x: Tensor, span: int) -> Tensor:

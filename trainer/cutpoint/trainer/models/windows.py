@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..config import WindowEncoderModel
 from .events import EventEncoder, find_events
 from .spectral import Spectrum
+from .statistics import WindowStatistics
 
 LARGEST = 40.0  # of a logit, either way, before events are added
 
@@ -37,7 +38,10 @@ class WindowEncoder(nn.Module):
             ]
             width = channels
         self.encoder = nn.Sequential(*layers)
-        features = 2 * width + (channels_in if settings.window_norm else 0)
+        features = 2 * width + (channels_in if settings.window_norm else 0) + settings.statistics
+        if settings.statistics:
+            self.statistics = WindowStatistics(channels_in, settings.statistics, settings.dropout)
+        self.has_statistics = settings.statistics > 0
         self.project = nn.Linear(features, settings.context) if settings.context else nn.Identity()
         layers_across = settings.context_layers if settings.context else 0
         self.across = nn.ModuleList(Neighbours(settings.context, 2**i, settings.dropout) for i in range(layers_across))
@@ -99,6 +103,8 @@ class WindowEncoder(nn.Module):
             deviation = torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-8)
             x = centred / deviation
             features.append(torch.log(deviation).squeeze(-1))
+        if self.has_statistics:
+            features.append(self.statistics(x))
         x = self.encoder(self.spectrum(x) if self.spectrum else x)
         features += [x.mean(-1), x.amax(-1)]
         z = torch.cat(features, -1).reshape(batch, windows, -1)  # [batch, window, feature]
