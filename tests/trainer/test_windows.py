@@ -4,6 +4,7 @@ import torch
 from cutpoint.trainer import WindowEncoder
 from cutpoint.trainer.config import WindowEncoderModel
 from cutpoint.trainer.export import export_graph, measure_parity
+from cutpoint.trainer.models.statistics import describe
 
 
 def encoder(**settings: object) -> WindowEncoderModel:
@@ -49,7 +50,7 @@ def test_without_context_a_window_stands_alone():
 
 
 def test_window_norm_ignores_gain_but_for_one_feature():
-    model = WindowEncoder(1, 1, encoder(window_norm=True, context=0, events=0)).eval()
+    model = WindowEncoder(1, 1, encoder(window_norm=True, context=0, events=0, statistics=0)).eval()
     with torch.no_grad():
         model.head.weight[:, 0] = 0  # the log deviation
     x = torch.randn(2, 3, 200)
@@ -120,3 +121,26 @@ def test_the_exported_graph_takes_other_batches_and_window_counts(tmp_path, chan
         for rows, windows in ((1, 1), (1, 30), (4, 9), (2, 2))
     ]
     assert measure_parity(model, tmp_path / "model.onnx", batches).max_abs_difference < 1e-5
+
+
+def test_statistics_are_those_of_numpy():
+    x = np.random.default_rng(0).normal(size=(6, 2, 50)).astype(np.float32)
+    found = describe(torch.from_numpy(x)).numpy()
+    step = np.abs(np.diff(x.astype(np.float64), axis=-1))
+    mean, deviation = x.mean(-1), x.std(-1) + 1e-3
+    wanted = [mean, x.min(-1), x.max(-1), x[..., -1] - x[..., 0], np.log(deviation)]
+    wanted += [np.log(np.sqrt((step**2).sum(-1) / 50) + 1e-4), np.log(step.max(-1) + 1e-3)]
+    wanted += [np.log((x.max(-1) - mean) / deviation + 0.1), np.log((mean - x.min(-1)) / deviation + 0.1)]
+    np.testing.assert_allclose(found, np.stack(wanted, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_of_one_window_are_taken_in_training():
+    model = WindowEncoder(1, 1, encoder(norm="none", events=0)).train()
+    assert torch.isfinite(model(torch.randn(1, 1, 30))).all()
+    assert model.statistics.norm.training
+
+
+def test_everything_is_made_on_the_device_of_x():
+    """Tensors on the meta device, which every machine has, refuse to be combined with those of another."""
+    model = WindowEncoder(2, 1, encoder(spectrum=16)).to("meta").train()
+    assert model(torch.empty(2, 5, 2, 100, device="meta")).device.type == "meta"

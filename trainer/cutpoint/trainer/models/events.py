@@ -74,7 +74,7 @@ def find_events(x: Tensor, per_window: int) -> Events:
     index = torch.sort(torch.where(again, length, aligned))[0]
     present = (index < length).unsqueeze(1)
     index = index.clamp(max=length - 1)
-    around = index.unsqueeze(-1) + torch.arange(SHAPE)
+    around = index.unsqueeze(-1) + torch.arange(SHAPE, device=index.device)
     padded = F.pad(centred, (RADIUS, RADIUS), mode="replicate")
     shape = padded.gather(2, around.reshape(batch, 1, -1).expand(-1, channels, -1))
     shape = shape.reshape(batch, channels, -1, SHAPE).transpose(2, 3).reshape(batch, channels * SHAPE, -1)
@@ -218,7 +218,7 @@ class Along(nn.Module):
 
 def _largest_near(x: Tensor, index: Tensor, reach: int) -> Tensor:
     """Where x [batch, sample] is largest within `reach` of each index [batch, event]; peaks align shapes, flanks do not."""
-    near = (index.unsqueeze(-1) + torch.arange(-reach, reach + 1)).clamp(min=0, max=x.shape[-1] - 1)
+    near = (index.unsqueeze(-1) + torch.arange(-reach, reach + 1, device=index.device)).clamp(min=0, max=x.shape[-1] - 1)
     best = x.gather(1, near.flatten(1)).reshape(near.shape).argmax(-1, keepdim=True)
     return near.gather(-1, best).squeeze(-1)
 
@@ -244,7 +244,7 @@ def _block_max(x: Tensor, block: int) -> Tensor:
 def _nearby(blocks: Tensor, block: int, length: int) -> Tensor:
     """The mean of a block and the 12 on either side, at every sample: [batch, channel, block] to [batch, channel, sample]."""
     means = _moving_mean(blocks, 25)
-    index = (torch.arange(length) + block // 2) // block
+    index = (torch.arange(length, device=blocks.device) + block // 2) // block
     return means.index_select(-1, index.clamp(max=means.shape[-1] - 1))
 
 

@@ -27,6 +27,7 @@ class WindowEncoder(nn.Module):
     def __init__(self, channels_in: int, outputs: int, settings: WindowEncoderModel, two_class: bool = False) -> None:
         super().__init__()
         self.window_norm, self.sequence_norm, self.two_class = settings.window_norm, settings.sequence_norm, two_class
+        self.with_statistics = settings.statistics > 0
         self.spectrum = Spectrum(settings.spectrum) if settings.spectrum else None
         layers: list[nn.Module] = []
         width = channels_in * (self.spectrum.bins if self.spectrum else 1)
@@ -41,7 +42,6 @@ class WindowEncoder(nn.Module):
         features = 2 * width + (channels_in if settings.window_norm else 0) + settings.statistics
         if settings.statistics:
             self.statistics = WindowStatistics(channels_in, settings.statistics, settings.dropout)
-        self.has_statistics = settings.statistics > 0
         self.project = nn.Linear(features, settings.context) if settings.context else nn.Identity()
         layers_across = settings.context_layers if settings.context else 0
         self.across = nn.ModuleList(Neighbours(settings.context, 2**i, settings.dropout) for i in range(layers_across))
@@ -103,7 +103,7 @@ class WindowEncoder(nn.Module):
             deviation = torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-8)
             x = centred / deviation
             features.append(torch.log(deviation).squeeze(-1))
-        if self.has_statistics:
+        if self.with_statistics:
             features.append(self.statistics(x))
         x = self.encoder(self.spectrum(x) if self.spectrum else x)
         features += [x.mean(-1), x.amax(-1)]
