@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out; whole or not at all."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,26 @@ def test_what_goes_in_comes_out(tmp_path):
     write_checkpoint(path, {"epoch": 4}, IDENTITY)
     assert read_checkpoint(path, IDENTITY) == {"epoch": 4}
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_it_is_on_the_disk_before_it_takes_the_place_of_the_last(tmp_path, monkeypatch):
+    path, calls = tmp_path / "last.safetensors", []
+    write_checkpoint(path, {"epoch": 1}, IDENTITY)
+    sync, replace = os.fsync, Path.replace
+
+    def synced(number: int) -> None:
+        calls.append(("sync", os.fstat(number).st_ino))
+        sync(number)
+
+    def replaced(self: Path, target: Path) -> Path:
+        calls.append(("rename", self.stat().st_ino))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_checkpoint(path, STATE, IDENTITY)
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert calls == [("sync", file), ("rename", file), ("sync", folder)]
 
 
 def test_what_has_no_place_in_it_is_refused_and_nothing_changes(tmp_path):

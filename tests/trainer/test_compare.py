@@ -12,6 +12,7 @@ from cutpoint.calibration import exact_curve, log_loss_skill
 from cutpoint.dataset import read_dataset
 from cutpoint.errors import BadConfig, BadData
 from cutpoint.trainer import read_run
+from cutpoint.trainer.checkpoint import write_checkpoint
 from cutpoint.trainer.cli import app
 from cutpoint.trainer.compare import (
     comparison_html,
@@ -24,6 +25,7 @@ from cutpoint.trainer.compare import (
 from cutpoint.trainer.compare.judge import _difference, _estimate, _Seeds, price_of
 from cutpoint.trainer.compare.measure import pooled_skill
 from cutpoint.trainer.report.logits import run_logits
+from cutpoint.trainer.run import CHECKPOINT_FILE, begin_run, unfinished
 from matplotlib.image import imread
 from rich.console import Console
 from scipy.stats import t
@@ -127,6 +129,59 @@ def test_what_does_not_fit_the_data_is_said_before_anything_trains(plan_of, monk
         train_and_compare(plan_of({"runs": RUNS}, split={"by": "random", "train": 0.7, "valid": 0.3, "test": 0}), quiet=True)
     with pytest.raises(BadConfig, match=r"--recall is 1\.5"):
         train_and_compare(plan_of({"runs": RUNS}), recall=1.5, quiet=True)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"model": {"kind": "import", "path": "nope:Nope"}}, "model.path is nope:Nope; expected an importable class"),
+    ({"fit": {"precision": "16-mixed"}}, "fit.precision is 16-mixed; expected 32 or bf16-mixed"),
+])  # fmt: skip
+def test_a_run_that_cannot_begin_is_refused_before_the_first_trains(plan_of, monkeypatch, wrong, message) -> None:
+    from cutpoint.trainer.compare import train as module
+
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BadConfig, match=message):
+        train_and_compare(plan_of({"seeds": [0], "runs": {"fine": {}, "wrong": wrong}}), quiet=True)
+
+
+def test_nan_is_refused_before_anything_trains(plan_of, tmp_path, data, monkeypatch) -> None:
+    from cutpoint.trainer.compare import train as module
+
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("it trained"))
+    with np.load(data / "rows.npz") as arrays:
+        changed = dict(arrays)
+    changed["x"][7, 2] = np.nan
+    np.savez(tmp_path / "nan.npz", **changed)
+    with pytest.raises(BadData, match=r"x\[7"):
+        train_and_compare(plan_of({"seeds": [0], "runs": RUNS}, data={"path": str(tmp_path / "nan.npz")}), quiet=True)
+
+
+def test_an_unfinished_run_of_other_settings_is_to_be_removed(plan_of, monkeypatch) -> None:
+    from cutpoint.trainer.compare import train as module
+
+    plan = plan_of({"seeds": [0], "runs": RUNS})
+    config = plan.configs["focal", 0]
+    digest = read_dataset(config.data.path).digest()
+    begun = unfinished(config.run_path)
+    begin_run(config.run_path, config, resume=False)
+    write_checkpoint(begun / CHECKPOINT_FILE, {"epoch": 1}, {"configuration": config.digest(), "data": digest})
+    trained: list[str] = []
+    monkeypatch.setattr(module, "train", lambda config, **_: trained.append(config.run_path.name) or stop())
+
+    def stop() -> None:
+        raise RuntimeError("far enough")
+
+    with pytest.raises(RuntimeError, match="far enough"):
+        train_and_compare(plan, quiet=True)  # the same settings: it would go on
+    assert trained == ["bce-0"]
+    other = RUNS | {"focal": {"loss": {"name": "focal", "gamma": 3}}}
+    with pytest.raises(BadConfig, match=rf"focal-0\.unfinished, .*of other settings or data; .*remove {begun}, or") as refused:
+        train_and_compare(plan_of({"seeds": [0], "runs": other}), quiet=True)
+    assert "--force" not in str(refused.value)
+    write_checkpoint(begun / CHECKPOINT_FILE, {"epoch": 1}, {"configuration": config.digest(), "data": "of other data"})
+    with pytest.raises(BadConfig, match=f"remove {begun}"):
+        train_and_compare(plan, quiet=True)
+    assert trained == ["bce-0"]
 
 
 def test_many_labels(plan_of, tmp_path) -> None:

@@ -76,6 +76,13 @@ def test_what_is_wrong_is_said_before_anything_trains(plan_of, document: Any, me
         plan_of(document)
 
 
+def test_one_device_only(plan_of) -> None:
+    with pytest.raises(BadConfig, match=r"runs\.b\.fit\.devices is 2; expected 1, .*one process"):
+        plan_of({"runs": {"a": {}, "b": {"fit": {"devices": 2}}}})
+    with pytest.raises(BadConfig, match=r"runs\.a\.fit\.devices is 3; expected 1, here or in the configuration"):
+        plan_of({"runs": {"a": {}}}, fit={"epochs": 1, "devices": 3})
+
+
 def test_no_file(configure, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"--compare is .*nowhere\.yaml; expected a readable YAML file"):
         read_plan(tmp_path / "nowhere.yaml", configure("rows"))

@@ -35,6 +35,10 @@ def test_defaults_and_overrides(tmp_path):
     assert read_config(whole) == changed
     assert changed.digest() != config.digest()
     assert config.digest() == read_config(file, ["data.path=elsewhere.npz"], tmp_path).digest()
+    for same in ("fit.devices=2", "fit.log=tensorboard", "fit.accelerator=cpu"):
+        assert config.digest() == read_config(file, [same]).digest()
+    for other in ("fit.threads=2", "fit.micro_batch=2", "fit.precision=bf16-mixed"):
+        assert config.digest() != read_config(file, [other]).digest()
 
 
 def test_what_is_left_out_of_fit_is_by_the_kind_of_model():

@@ -1,12 +1,14 @@
 """Two real processes, started by torchrun with gloo on the CPU, train what one process trains."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cutpoint.trainer import parse_config, read_run, train
+from cutpoint.trainer import fit, parse_config, read_run, train
+from cutpoint.trainer.run import CHECKPOINT_FILE, unfinished
 from processes import ENVIRONMENT
 from safetensors.numpy import load_file
 
@@ -57,3 +59,56 @@ def test_torchrun_with_two_processes_gives_the_result_of_one(rows, tmp_path):
         assert (b.loss, b.valid_ap, b.valid_loss) == pytest.approx((a.loss, a.valid_ap, a.valid_loss), rel=1e-4)
     assert two.record.best_epoch == one.record.best_epoch
     assert (two.path / "logs" / "steps.csv").read_text().count("\n") == 1 + 3 * 4
+
+
+SLOW = """
+import sys, os
+folder = sys.argv[1]
+if os.environ["RANK"] == "1":
+    open(folder + "/begun").read()  # a pipe: until the first process is about to look for the checkpoint
+from cutpoint.trainer import fit, read_config, train
+from cutpoint.trainer.processes import processes_of
+import cutpoint.trainer.engine
+if os.environ["RANK"] == "0":
+    begin = fit.begin_run
+    def begun(*arguments):
+        open(folder + "/begun", "w").close()
+        return begin(*arguments)
+    fit.begin_run = begun
+run = train(read_config(folder + "/train.yaml"), quiet=True, resume=True, processes=processes_of(os.environ))
+print("read", len(run.record.history))
+"""
+
+
+def test_all_agree_that_the_training_was_done(rows, tmp_path, monkeypatch):
+    """The second process comes seconds after the first: alone it would find no checkpoint, train, and wait for its peer."""
+    config = parse_config(
+        {
+            "name": "done",
+            "task": "multilabel",
+            "data": {"path": rows},
+            "split": {"by": "random"},
+            "model": {"kind": "mlp", "hidden": []},
+            "fit": {"epochs": 2, "accelerator": "cpu", "threads": 1},
+            "out": tmp_path / "run",
+        }
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "finish_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, quiet=True)
+    assert (unfinished(config.run_path) / CHECKPOINT_FILE).exists()
+    logs = (unfinished(config.run_path) / "logs" / "steps.csv").read_bytes()
+    (tmp_path / "train.yaml").write_text(config.to_yaml())
+    (tmp_path / "slow.py").write_text(SLOW)
+    os.mkfifo(tmp_path / "begun")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "slow.py"), str(tmp_path)],
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("read 2") == 2
+    run = read_run(config.run_path)
+    assert (run.path / "logs" / "steps.csv").read_bytes() == logs
+    assert not unfinished(config.run_path).exists()

@@ -12,15 +12,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from cutpoint.bundle import read_bundle
+from cutpoint.bundle import Manifest, read_bundle
 from cutpoint.calibrate import calibrate_bundle
 from cutpoint.calibration import Plan
 from cutpoint.client import Client
 from cutpoint.dataset import read_dataset
-from cutpoint.errors import BadBundle, BadConfig
+from cutpoint.errors import BadBundle, BadConfig, BadData
 from cutpoint.trainer import Run, parse_config, score_rows, train
 from cutpoint.trainer.cli import app
+from cutpoint.trainer.config import WeightedSampler
 from cutpoint.trainer.export import bundles, export_precisions, load_served
+from cutpoint.trainer.export.quantize import calibration_batches
 from processes import serving
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
@@ -191,6 +193,68 @@ def test_refusals_write_nothing(exported, tmp_path, copied, monkeypatch):
     with pytest.raises(BadBundle, match="logits of precision fp16 is not finite"):
         export_precisions(exported.run, models, ("fp32", "fp16"))
     assert len(list((models / "windows").iterdir())) == 2
+
+
+def test_a_full_disk_at_the_second_version_leaves_none(exported, tmp_path, copied, monkeypatch):
+    plain = bundles.write_bundle
+
+    def full(models, manifest, model):
+        if manifest.precision == "bf16":
+            raise OSError(28, "No space left on device")
+        return plain(models, manifest, model)
+
+    monkeypatch.setattr(bundles, "write_bundle", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_precisions(exported.run, tmp_path, ("fp32", "bf16"))
+    assert list((tmp_path / "windows").iterdir()) == []
+    assert [path.name for path in export_precisions(exported.run, tmp_path, ("fp32",))] == ["1"]
+
+
+def test_data_that_are_no_longer_the_run_s_are_refused(exported, tmp_path, copied):
+    run = exported.run
+    with np.load(run.config.data.path) as arrays:
+        changed = dict(arrays)
+    changed["x"][0, 0, 0] += 1
+    np.savez(tmp_path / "other.npz", **changed)
+    config = run.config.model_copy(update={"data": run.config.data.model_copy(update={"path": tmp_path / "other.npz"})})
+    moved = Run(run.path, config, run.record)
+    found = read_dataset(tmp_path / "other.npz").digest()[:12]
+    with pytest.raises(BadData, match=rf"other\.npz: SHA-256 of x and y is {found}.*expected {run.record.data_digest[:12]}"):
+        export_precisions(moved, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+    given = read_dataset(tmp_path / "other.npz")  # asked for, so measured on
+    assert [path.name for path in export_precisions(moved, tmp_path / "models", dataset=given)] == ["1"]
+
+
+def test_int8_is_calibrated_on_training_rows(exported, tmp_path, copied, monkeypatch):
+    plain, asked, seen = bundles.lower_precision, [], []
+
+    def calibrate(dataset, rows):
+        asked.append(rows)
+        return calibration_batches(dataset, rows)
+
+    def lower(source, target, precision, batches):
+        seen.extend(batches)
+        plain(source, target, precision, seen)
+
+    monkeypatch.setattr(bundles, "calibration_batches", calibrate)
+    monkeypatch.setattr(bundles, "lower_precision", lower)
+    export_precisions(exported.run, tmp_path, ("int8",), max_ap_loss=1)
+    train, x = exported.run.rows("train"), read_dataset(exported.run.config.data.path).x
+    (rows,) = asked
+    np.testing.assert_array_equal(rows, train)
+    training = {np.asarray(x[row], np.float32).tobytes() for row in train}
+    assert seen and {row.tobytes() for batch in seen for row in batch} <= training
+
+
+def test_the_manifest_keeps_the_sampler_s_settings(exported, tmp_path, copied):
+    assert read_bundle(exported.models / "windows" / "1").manifest.sampler_parameters == {}
+    run = exported.run
+    sampled = run.config.model_copy(update={"sampler": WeightedSampler(share=0.3)})
+    manifest = read_bundle(*export_precisions(Run(run.path, sampled, run.record), tmp_path)).manifest
+    assert (manifest.sampler, manifest.sampler_parameters) == ("weighted", {"share": 0.3})
+    before = manifest.model_dump(exclude={"sampler_parameters"})
+    assert Manifest.model_validate(before).sampler_parameters == {}  # as written before they were kept
 
 
 def broken(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Training: repeatable, silent, whole or not at all, and clear about bad data."""
 
 import io
+import os
 import re
 import resource
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from cutpoint.errors import BadConfig, BadData
 from cutpoint.trainer import read_run, train
 from cutpoint.trainer.progress import Silence, watcher_for
-from cutpoint.trainer.run import Epoch
+from cutpoint.trainer.run import CHECKPOINT_FILE, Epoch, unfinished
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -68,6 +69,33 @@ def test_an_existing_run_is_kept_unless_forced(configure):
     train(configure("rows", seed=1, fit={"epochs": 1}), force=True, quiet=True)
     assert (config.run_path / "run.json").read_bytes() != before
     assert [entry.name for entry in config.run_path.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_run_that_cannot_be_replaced_is_not_lost(configure, monkeypatch, back):
+    config = configure("rows", fit={"epochs": 1, "batch_size": 512})
+    first, rename = train(config, quiet=True), os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if source != unfinished(first.path):
+            return rename(source, target)
+        assert not first.path.exists()
+        if not back:  # somebody made a folder in the meantime, so that the old run cannot be put back
+            first.path.mkdir()
+            (first.path / "thesis.tex").write_text("mine")
+        raise OSError(5, "Input/output error")
+
+    said = "Input/output error" if back else r"run\.unfinished cannot be renamed .*; the run that was there is .*/run$"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        with pytest.raises(OSError, match=said) as failed:
+            train(config, force=True, quiet=True)
+    kept = first.path if back else Path(str(failed.value).rsplit(" ", 1)[1])
+    assert read_run(kept).record == first.record
+    assert (unfinished(first.path) / CHECKPOINT_FILE).exists()
+    if back:
+        assert {each.name for each in first.path.parent.iterdir()} == {"run", "run.unfinished"}
+        assert train(config, force=True, quiet=True, resume=True).record.history[0].loss == first.record.history[0].loss
 
 
 def test_only_a_run_is_ever_replaced(configure):

@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from cutpoint.dataset import Dataset
 from cutpoint.errors import BadConfig
 from cutpoint.trainer import parse_config, read_run, train
+from cutpoint.trainer.checkpoint import read_checkpoint
 from cutpoint.trainer.config import Fit
 from cutpoint.trainer.engine import run_loop
 from cutpoint.trainer.loop import Loop
 from cutpoint.trainer.loss import WeightedBCE
 from cutpoint.trainer.processes import ALONE
 from cutpoint.trainer.progress import Silence, Watcher
+from cutpoint.trainer.run import CHECKPOINT_FILE
 from cutpoint.trainer.sampler import Order
 from cutpoint.trainer.steps import Slices, Steps
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -123,10 +126,38 @@ def test_only_settled_epochs_are_kept(tmp_path):
             self.settled = epoch == 4
 
     late = Late(torch.tensor([1.0, 1, 1]))
-    gradients(tmp_path / "late", late, epochs=4)
+    gradients(tmp_path, late, epochs=4)
     assert late.heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    with pytest.raises(BadConfig, match=r"fit\.epochs is 3; expected more: the loss had not come to its last stage"):
-        gradients(tmp_path / "early", Late(torch.tensor([1.0, 1, 1])), epochs=3)
+
+
+class Root(nn.Module):
+    """Adds sqrt(0) times `weight`, from its call `broken` on: finite, and its gradient 0 times infinity."""
+
+    def __init__(self, broken: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 5))
+        self.left = broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x @ self.weight.T
+        if self.training:
+            self.left -= 1
+        return logits + (self.weight * 0).square().sum().sqrt() if self.left <= 0 else logits
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_it_is_stepped_with(tmp_path, clip):
+    """Six steps of a loss that is finite throughout, the last gradient NaN: the 2nd of epoch 2."""
+    network = Root(broken=6)
+    with pytest.raises(BadConfig, match=r"gradient at step 2 of epoch 2 is nan; .*the last good checkpoint is .*last\.safe"):
+        gradients(tmp_path, network=network, batch_size=10, epochs=3, clip=clip, checkpoint_steps=1)
+    assert network.weight.isfinite().all()
+    checkpoint = read_checkpoint(tmp_path / CHECKPOINT_FILE, {})
+    assert (checkpoint["loop"]["epoch"], checkpoint["loop"]["step"]) == (1, 1)
+    with safe_open(tmp_path / CHECKPOINT_FILE, "pt") as file:
+        kept = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118  # no dict
+    assert len(kept) >= 4  # weight, two moments, the best epoch's weight
+    assert all(each.isfinite().all() for each in kept)
 
 
 def test_bfloat16_trains_with_a_loss_in_float32(configure, tmp_path):

@@ -44,6 +44,8 @@ def test_processes_share_every_step(dataset, world):
         assert sorted(chain(*rows_of(labelled))) == sorted(batch)
         assert len(labelled) == min(world, len(batch))  # the others have one row with nothing labelled
         assert all(len(part[number][0]) for part in parts)
+        for rank in range(min(world, len(batch))):
+            assert rows_of([parts[rank][number]]) == [batch[rank::world]]
 
 
 def test_augmentation_is_a_function_of_seed_epoch_step_and_process(dataset):

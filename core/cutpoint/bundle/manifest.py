@@ -166,6 +166,7 @@ class Manifest(Record):
         cost: of the precision; None for fp32.
         preprocessing: what the graph does to its input first, in words.
         sampler: name of the training sampler.
+        sampler_parameters: its settings, as configured; empty where it has none, and in older manifests.
         digests: SHA-256 by file name; `model.onnx` is always among them.
     """
 
@@ -182,6 +183,7 @@ class Manifest(Record):
     cost: PrecisionCost | None = None
     loss: Loss | None = None
     sampler: str = "none"
+    sampler_parameters: dict[str, Any] = Field(default_factory=dict)
     priors: tuple[LabelPrior, ...] = ()
     parity: Parity
     provenance: Provenance

@@ -128,6 +128,11 @@ def export(
     for path, manifest in zip(paths, manifests, strict=True):
         size = (path / "model.onnx").stat().st_size
         terminal.print(f"{path}" if len(paths) == 1 else f"{path}  {manifest.precision}, {size / 1024:.0f} KiB", markup=False)
+    if int(paths[-1].name) > 1:
+        terminal.print(
+            "The highest version is served unless a client names another: calibrate it first, a policy is bound to its graph.",
+            highlight=False,
+        )
 
 
 @app.command(epilog="Example: cutpoint evaluate demo-out/models/bearings --run demo-out/run --json evaluate.json")

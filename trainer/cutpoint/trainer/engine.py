@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
-from cutpoint.errors import BadConfig
 
 from .checkpoint import SafeCheckpoints, read_checkpoint
 from .loop import Fitted, Loop
@@ -24,15 +23,19 @@ def run_loop(loop: Loop, processes: Processes, identity: dict[str, str], resume:
         resume: go on from the checkpoint where there is one.
 
     Raises:
-        BadConfig: the loss or a validation logit is not finite, the checkpoint is damaged or of another run, or the loss never
-            came to where its prior shift can be undone.
+        BadConfig: the loss, its gradient or a validation logit is not finite, or the checkpoint is damaged or of another run.
         Interrupted: a signal came; a checkpoint has been left.
         OSError: a checkpoint cannot be written.
     """
     settings = loop.settings
-    checkpoint = loop.checkpoint if resume and loop.checkpoint.exists() else None
+    together = processes.together and resume
+    if together:
+        join_group(processes, settings.accelerator)
+    checkpoint = loop.checkpoint if resume and first_says(loop.checkpoint.exists(), together) else None
     if checkpoint is not None:
         loop.on_load_checkpoint(read_checkpoint(checkpoint, identity))
+    if together:
+        torch.distributed.barrier()  # until all have read it, the first one may not finish the run
     if not loop.finished:
         devices = processes.local_world if processes.world > 1 else settings.devices
         nodes = processes.world // processes.local_world
@@ -59,12 +62,25 @@ def run_loop(loop: Loop, processes: Processes, identity: dict[str, str], resume:
             for writer in loop.writers:
                 writer.close()
     kept = loop.keeper.kept
-    if kept is None:
-        raise BadConfig.of(
-            "fit.epochs", settings.epochs, "more: the loss had not come to its last stage, whose weights are kept"
-        )
+    assert kept is not None  # every loss is settled by the last epoch
     loop.network.cpu().load_state_dict(loop.keeper.weights)
     return Fitted(tuple(loop.keeper.history), kept)
+
+
+def join_group(processes: Processes, accelerator: str) -> None:
+    """Wait for all processes, before Lightning would, which takes the group as it finds it."""
+    if not torch.distributed.is_initialized():
+        gpu = accelerator != "cpu" and torch.cuda.is_available()
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        torch.distributed.init_process_group(backend, rank=processes.rank, world_size=processes.world)
+
+
+def first_says(found: bool, together: bool) -> bool:
+    """What the first process found; what this one did where they are not `together` in a group."""
+    said = torch.tensor(int(found))
+    if together:
+        torch.distributed.broadcast(said, 0)
+    return bool(said)
 
 
 @contextmanager

@@ -161,11 +161,19 @@ class Loop(pl.LightningModule):
             writer.step(self.epoch + 1, self.step, mean, rate)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradient by the weight of the step, then clip it; here 16-bit gradients are as large as they say."""
+        """Divide the gradient by the weight of the step, then clip it; here 16-bit gradients are as large as they say.
+
+        Raises:
+            BadConfig: it is not finite, and its step would leave no finite weight.
+        """
         parameters = [each for each in self.network.parameters() if each.grad is not None]
-        torch._foreach_mul_([each.grad for each in parameters], self.gradient_scale)  # type: ignore[misc]
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        torch._foreach_mul_(gradients, self.gradient_scale)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.settings.precision != "16-mixed" and not norm.isfinite():  # whose scaler leaves such a step out
+            raise self._diverged(f"gradient at step {self.step + 1}", norm.item())
         if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         """Leave a checkpoint where one is due, or somebody wants to stop."""
@@ -260,8 +268,8 @@ class Loop(pl.LightningModule):
         strategy: Any = self.trainer.strategy
         return strategy.block_backward_sync() if self.trainer.world_size > 1 else nullcontext()
 
-    def _diverged(self, what: str, found: object, logits: list[Tensor]) -> BadConfig:
-        label = suspects([each.float().cpu().numpy() for each in logits], self.labels)
+    def _diverged(self, what: str, found: object, logits: Sequence[Tensor] = ()) -> BadConfig:
+        label = suspects([each.float().cpu().numpy() for each in logits], self.labels) if logits else ""
         where = f" ({label})" if label else ""
         kept = f"; the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else ""
         rate = self.settings.learning_rate

@@ -14,11 +14,13 @@ class Processes:
         rank: from 0; the first one prints and writes.
         world: how many there are in all.
         local_world: how many on this machine.
+        together: whether a launcher started all of them; where not, the first one starts the others, and only to train.
     """
 
     rank: int = 0
     world: int = 1
     local_world: int = 1
+    together: bool = False
 
     @property
     def first(self) -> bool:
@@ -45,4 +47,5 @@ def processes_of(environment: Mapping[str, str]) -> Processes:
         found[name] = None if value is None else int(value)
     world = found["WORLD_SIZE"] or 1
     rank = found["LOCAL_RANK"] if found["RANK"] is None else found["RANK"]
-    return Processes(rank or 0, world, found["LOCAL_WORLD_SIZE"] or world)
+    together = world > 1 and found["RANK"] is not None  # Lightning does not set it
+    return Processes(rank or 0, world, found["LOCAL_WORLD_SIZE"] or world, together)

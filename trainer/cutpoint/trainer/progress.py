@@ -17,8 +17,8 @@ class Watcher(Protocol):
     def step(self) -> None:
         """One optimiser step is done."""
 
-    def epoch(self, epoch: Epoch, best: bool) -> None:
-        """One epoch is done; `best` so far."""
+    def epoch(self, epoch: Epoch, kept: bool) -> None:
+        """One epoch is done; `kept`: its weights are those to keep so far."""
 
     def end(self) -> None:
         """Training is over, well or not."""
@@ -33,7 +33,7 @@ class Silence:
     def step(self) -> None:
         """Nothing."""
 
-    def epoch(self, epoch: Epoch, best: bool) -> None:
+    def epoch(self, epoch: Epoch, kept: bool) -> None:
         """Nothing."""
 
     def end(self) -> None:
@@ -50,9 +50,9 @@ class Lines(Silence):
         """Remember how many epochs there will be."""
         self.epochs = epochs
 
-    def epoch(self, epoch: Epoch, best: bool) -> None:
+    def epoch(self, epoch: Epoch, kept: bool) -> None:
         """Print the line."""
-        mark = "  best" if best else ""
+        mark = "  kept" if kept else ""
         figures = f"loss {epoch.loss:.4f}  valid AP {epoch.valid_ap:.4f}  log loss {epoch.valid_loss:.4f}"
         self.console.print(f"epoch {epoch.epoch}/{self.epochs}  {figures}  {epoch.seconds:.1f} s{mark}", highlight=False)
 
@@ -70,7 +70,7 @@ class Bar(Silence):
             console=console,
             transient=True,
         )
-        self.best = 0.0
+        self.kept_ap = 0.0
 
     def begin(self, epochs: int, steps: int, done: int = 0) -> None:
         """Show the bar."""
@@ -81,10 +81,10 @@ class Bar(Silence):
         """Move it by one."""
         self.bar.advance(self.task)
 
-    def epoch(self, epoch: Epoch, best: bool) -> None:
+    def epoch(self, epoch: Epoch, kept: bool) -> None:
         """Say what the epoch gave."""
-        self.best = epoch.valid_ap if best else self.best
-        text = f"epoch {epoch.epoch}  loss {epoch.loss:.4f}  valid AP {epoch.valid_ap:.4f} (best {self.best:.4f})"
+        self.kept_ap = epoch.valid_ap if kept else self.kept_ap
+        text = f"epoch {epoch.epoch}  loss {epoch.loss:.4f}  valid AP {epoch.valid_ap:.4f} (kept {self.kept_ap:.4f})"
         self.bar.update(self.task, description=text)
 
     def end(self) -> None:

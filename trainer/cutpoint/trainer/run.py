@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -154,7 +155,8 @@ def finish_run(path: Path, config: Config, record: RunRecord, network: nn.Module
     """Complete the unfinished run and rename it to `path`; an existing run is replaced when `force`, and stays until then.
 
     Raises:
-        OSError: a file cannot be written; the checkpoint of the last epoch is still there.
+        OSError: a file cannot be written, or the folder not renamed; the checkpoint of the last epoch is still there, and so
+            is the run that was to be replaced.
     """
     check_free(path, force, resume=True)
     begun = unfinished(path)
@@ -172,12 +174,19 @@ def finish_run(path: Path, config: Config, record: RunRecord, network: nn.Module
             f"{begun} cannot be completed ({problem}); the training is done: --resume only has to write it"
         ) from error
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    replaced = old / "run"
     try:
         if path.exists():
-            path.rename(old / "run")
+            path.rename(replaced)
         os.rename(begun, path)  # noqa: PTH104  # Path.rename says no more, and this refuses a folder that appeared meanwhile
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        with suppress(OSError):
+            replaced.rename(path)
+        if replaced.exists():
+            raise OSError(f"{begun} cannot be renamed to {path} ({error}); the run that was there is {replaced}") from error
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree((path / CHECKPOINT_FILE).parent, ignore_errors=True)  # last: until here a kill left all to go on from
     return Run(path, config, record)
 

@@ -115,7 +115,10 @@ def choose_rows(dataset: Dataset, split: str, run: Run | None = None) -> NDArray
         rows = dataset.splits[split]
     else:
         known = [name for name in SPLITS if name in dataset.splits]
-        raise BadData.of("split", split, f"one of {[*known, 'all']}, those of {dataset.path}, or --run for those of a run")
+        expected = (
+            f"--split {' | '.join([*known, 'all'])} of {dataset.path}, where all is every row, or --run for those of a run"
+        )
+        raise BadData.of("split", split, expected)
     if len(rows) == 0:
         raise BadData.of(f"split {split}", "empty", "at least one row")
     return rows

@@ -68,8 +68,8 @@ def read_plan(path: Path, config: Config) -> ComparePlan:
         config: what the runs change; they are written under its run folder, as <run>-<seed>.
 
     Raises:
-        BadConfig: no such file, not YAML, an unknown key, a change that all runs must share, or settings that are wrong; the
-            message names file, run and setting.
+        BadConfig: no such file, not YAML, an unknown key, a change that all runs must share, several devices, or settings
+            that are wrong; the message names file, run and setting.
     """
     document = _read(path)
     names = list(document.runs)
@@ -110,7 +110,11 @@ def _changed(config: Config, change: Mapping[str, Any], source: str, seed: int, 
     settings = config.model_dump(mode="json")
     if settings["split"]["by"] != "given" and settings["split"]["seed"] is None:
         settings["split"]["seed"] = config.seed  # every seed splits alike
-    return parse_config(_merged(settings, change) | {"seed": seed, "out": str(out)}, source)
+    changed = parse_config(_merged(settings, change) | {"seed": seed, "out": str(out)}, source)
+    if changed.fit.devices > 1:
+        expected = "1, here or in the configuration: a comparison trains in one process"
+        raise BadConfig.of(f"{source}.fit.devices", changed.fit.devices, expected)
+    return changed
 
 
 def _merged(settings: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,9 @@ class Config(Record):
         return self.out or Path("runs") / self.name
 
     def digest(self) -> str:
-        """SHA-256, in hex, of the settings; where data and run lie does not count."""
-        settings = self.model_dump(mode="json", exclude={"out": True, "data": {"path"}})
+        """SHA-256, in hex, of the settings; not of where data and run lie, on what it is trained, and what is logged."""
+        elsewhere: dict[str, Any] = {"out": True, "data": {"path"}, "fit": {"accelerator", "devices", "log"}}
+        settings = self.model_dump(mode="json", exclude=elsewhere)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

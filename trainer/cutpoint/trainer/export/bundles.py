@@ -1,8 +1,9 @@
 """From a run to bundles, one a precision: exported, measured, and only then written."""
 
 import datetime
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
@@ -25,6 +26,7 @@ from cutpoint.errors import BadBundle, BadConfig
 from ..config import ImportModel
 from ..preprocess import describe
 from ..run import Run, read_run, versions_of
+from ..score import choose_rows
 from .cost import measure_cost
 from .graph import export_graph, load_served, name_graph
 from .parity import TOLERANCE, answer_of, compare, measure_batch_difference, measure_parity, parity_batches
@@ -77,15 +79,20 @@ def export_precisions(
         BadConfig: `run` is no run folder; no precision, or an unknown one.
         BadBundle: a version exists, the model cannot be exported or lowered, parity is above the tolerance, a row's logits
             depend on its batch, or a precision loses more than it may; nothing is written.
+        BadData: the data of the run are no longer those that it was trained on, or cannot be read; nothing is written.
+        OSError: a version cannot be written, since the disk is full, say; those written before it are removed.
     """
     run = run if isinstance(run, Run) else read_run(run)
     wanted = _ordered(precisions)
-    dataset = dataset or read_dataset(run.config.data.path)
     first = next_version(models, run.config.name) if version is None else version
     for number in range(first, first + len(wanted)):
         if number < 1 or (models / run.config.name / str(number)).exists():
             raise BadBundle.of("version", number, "a new version from 1; versions are never overwritten")
-    valid = run.rows("valid")
+    if dataset is None:
+        dataset = read_dataset(run.config.data.path)
+        valid = choose_rows(dataset, "valid", run)  # which compares the digests
+    else:
+        valid = run.rows("valid")
     if dataset.x.shape[1:] != run.record.x_shape or valid.max() >= len(dataset):
         raise BadBundle.of(
             f"{dataset.path}: x", list(dataset.x.shape), f"the rows of the run, of shape {list(run.record.x_shape)}"
@@ -114,7 +121,21 @@ def export_precisions(
             manifest = _manifest(run, number, any_windows, precision, measured, cost, onnx.load(files[precision]))
             name_graph(files[precision], manifest)
             manifests.append(manifest)
-        return tuple(write_bundle(models, manifest, files[manifest.precision]) for manifest in manifests)
+        return _write(models, manifests, files)
+
+
+def _write(models: Path, manifests: Sequence[Manifest], files: Mapping[Precision, Path]) -> tuple[Path, ...]:
+    """Write all versions or none."""
+    written: list[Path] = []
+    try:
+        for manifest in manifests:
+            written.append(write_bundle(models, manifest, files[manifest.precision]))
+    except BaseException:
+        for path in written:
+            # Hidden first: nobody is to find half of a version.
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}.removed")), ignore_errors=True)
+        raise
+    return tuple(written)
 
 
 def _ordered(precisions: Sequence[str]) -> list[Precision]:
@@ -163,6 +184,7 @@ def _manifest(
         cost=cost,
         loss=Loss(name=config.loss.name, parameters=config.loss.model_dump(mode="json", exclude={"name"})),
         sampler=config.sampler.kind,
+        sampler_parameters=config.sampler.model_dump(mode="json", exclude={"kind"}),
         priors=record.priors,
         parity=parity,
         provenance=Provenance(
