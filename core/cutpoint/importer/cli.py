@@ -22,7 +22,8 @@ Ask = Callable[[str, str | None], str]  # (question, answer taken for an empty l
 
 @app.command(
     "import",
-    epilog="Example: cutpoint import demo-out/models/bearings/1/model.onnx --models imported --name mine --task windows --labels fault --data demo-out/data",
+    epilog="Example: cutpoint import demo-out/models/bearings/1/model.onnx --models imported --name mine "
+    "--task windows --labels fault --data demo-out/data",
 )
 def import_(
     model: Annotated[
