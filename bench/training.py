@@ -108,7 +108,8 @@ def model_share(folder: Path) -> tuple[float, float]:
     start, end = Loop.on_train_start, Loop.on_train_epoch_end
 
     def begin(loop: Loop) -> None:
-        clock.around(loop.network, "forward")
+        for network in {loop.network, loop.judged}:  # what is trained, and what is validated: the average of its weights
+            clock.around(network, "forward")
         start(loop)
         marks.append((time.perf_counter(), clock.total_s))
 
