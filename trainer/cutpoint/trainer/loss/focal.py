@@ -89,7 +89,7 @@ class _Focal(torch.autograd.Function):
         true = targets == 1
         w0, w1 = (torch.as_tensor(weight, dtype=z.dtype, device=z.device) for weight in (negative, positive))
         signed = torch.where(true, -w1, w0)
-        u = torch.where(true, -z, z)
+        u = true.to(z.dtype).mul_(-2).add_(1).mul_(z)  # where(true, -z, z), which takes several times as long
         if labelled is not None:
             u = u.masked_fill_(~labelled, -math.inf)  # where loss and gradient are 0, whatever z was
         wrong, surprise = torch.sigmoid(u), F.softplus(u)
