@@ -15,6 +15,7 @@ A row is what is split and sampled: one example, or one whole sequence. Pickled 
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def rows_in(self, size_bytes: int) -> int:
+        """How many rows of x fit into so many bytes as float32, at least 1."""
+        return max(1, size_bytes // max(1, 4 * math.prod(self.x.shape[1:])))
 
     def batches(self, rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (row indices, float32 x of those rows) in order, `size` rows at a time, read as they are needed."""

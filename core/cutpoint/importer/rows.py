@@ -26,7 +26,7 @@ def data_rows(source: Source, dataset: Dataset, labels: tuple[str, ...]) -> NDAr
         raise BadData.of(f"{dataset.path}: label_names", list(dataset.label_names[:5]), f"{list(labels[:5])}, as given")
     dataset.check_finite()
     every = np.arange(len(dataset), dtype=np.int64)
-    size = max(1, _CHUNK_BYTES // (4 * int(np.prod(sizes[1:]))))
+    size = dataset.rows_in(_CHUNK_BYTES)
     largest = np.concatenate([np.abs(x).reshape(len(x), -1).max(axis=1) for _, x in dataset.batches(every, size)])
     spread = np.linspace(0, len(dataset) - 1, min(ROWS, len(dataset))).astype(np.int64)
     chosen = np.unique(np.concatenate([spread, np.argsort(-largest, kind="stable")[:EXTREMES]]))

@@ -11,25 +11,29 @@ from ..bundle.files import write_whole
 from ..calibration import Plan, Policy, ScoreHistogram, Scores
 from .payload import page_data
 
-_PARTS = re.compile(r"@([a-z]+\.(?:css|js))@")
+_PARTS = re.compile(r"@([a-z]+\.(?:html|css|js))@")
 
 
 def assemble_page(template: str, title: str, data: Any) -> str:
     """A page of ours: self-contained, asks for nothing from outside, works from a file.
 
     Args:
-        template: name of an .html file of this package; it names the parts to put in, `@chart.js@`.
+        template: name of an .html file of this package; it names the parts to put in, `@chart.js@`, as they may in turn.
         title: of the page, any text.
         data: what its script reads, JSON values; any text in it.
     """
-    parts = importlib.resources.files(__package__)
-    page = _PARTS.sub(lambda mark: parts.joinpath(mark[1]).read_text("utf-8"), parts.joinpath(template).read_text("utf-8"))
+    page = _part(template)
     # With every < escaped the text can neither end the script element it stands in nor open a comment.
     numbers = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     # Split, not replaced one after the other: a label may be called like a mark.
     before, rest = page.split("@TITLE@")
     between, after = rest.split("@DATA@")
     return "".join((before, html.escape(title), between, numbers, after))
+
+
+def _part(name: str) -> str:
+    text = importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
+    return _PARTS.sub(lambda mark: _part(mark[1]), text)
 
 
 def write_page(path: Path, text: str) -> Path:

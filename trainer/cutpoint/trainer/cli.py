@@ -70,7 +70,7 @@ def train(
     if not processes.first:
         return
     terminal = console()
-    for note in run.record.notes:
+    for note in run.record.notes if quiet else ():  # else they were said at the start
         terminal.print(f"note: {note}", highlight=False, markup=False)
     best, record = run.record.best_epoch, run.record
     terminal.print(

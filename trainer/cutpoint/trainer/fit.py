@@ -135,10 +135,10 @@ def network_logits(
     network: nn.Module, dataset: Dataset, rows: NDArray[np.int64], batch_bytes: int = 16 << 20
 ) -> NDArray[np.float32]:
     """What `network` gives for rows of x, in evaluation mode, a batch at a time, [row, ..., label]."""
-    size = max(1, batch_bytes // max(1, 4 * int(np.prod(dataset.x.shape[1:]))))
+    batches = dataset.batches(rows, dataset.rows_in(batch_bytes))
     network.eval()
     with torch.no_grad():
-        return np.concatenate([network(torch.from_numpy(x)).numpy() for _, x in dataset.batches(rows, size)])
+        return np.concatenate([network(torch.from_numpy(x)).numpy() for _, x in batches])
 
 
 def check_device(config: Config) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .config import MLPModel, Preprocessing
 from .embedding import PiecewiseLinear, quantile_bins
 
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 32 << 20  # of float32; the figures are taken in float64
 LOG_FLOOR = 1e-3  # of the root mean square
 QUANTILE_ROWS = 100_000  # an edge is then off by about 0.1 % of the rows
 BINS, MOST_ENCODED = 16, 256  # of `bins: auto`: how many of each feature, and up to how many features
@@ -125,7 +125,7 @@ def _sample(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """[row, feature] of at most QUANTILE_ROWS of `rows`, always the same ones, in order."""
     if len(rows) > QUANTILE_ROWS:
         rows = rows[np.sort(np.random.default_rng(0).choice(len(rows), QUANTILE_ROWS, replace=False, shuffle=False))]
-    return np.concatenate([x for _, x in dataset.batches(rows, _chunk_rows(dataset))])
+    return np.concatenate([x for _, x in dataset.batches(rows, dataset.rows_in(CHUNK_BYTES))])
 
 
 def _mean(
@@ -133,7 +133,7 @@ def _mean(
 ) -> Values:
     """Mean of `change(x)` in float64, of `shape`."""
     total, count = np.zeros(shape), 0
-    for _, batch in dataset.batches(rows, _chunk_rows(dataset)):
+    for _, batch in dataset.batches(rows, dataset.rows_in(CHUNK_BYTES)):
         x = change(batch.astype(np.float64))
         # Sum over every axis but the one that figures are kept for: the last for [feature], the last but one for [channel, 1].
         keep = {0: None, 1: x.ndim - 1, 2: x.ndim - 2}[len(shape)]
@@ -141,7 +141,3 @@ def _mean(
         total += x.sum(axis=axes).reshape(shape)
         count += x.size // max(1, int(np.prod(shape)))
     return total / count
-
-
-def _chunk_rows(dataset: Dataset) -> int:
-    return max(1, CHUNK_BYTES // (8 * int(np.prod(dataset.x.shape[1:]))))

@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 from cutpoint.bundle import LabelPrior, Task, write_whole
+from cutpoint.bundle.files import sync_folder
 from cutpoint.dataset import SPLITS
 from cutpoint.errors import BadConfig
 from cutpoint.validation import Record, first_problem
@@ -49,7 +50,8 @@ class Epoch(Record):
         epoch: from 1.
         loss: mean training loss.
         valid_ap: average precision on the validation split, the mean over the labels that have positives there, 0 to 1.
-        valid_loss: log loss of the honest logits on the validation split, in nats per labelled entry.
+        valid_loss: log loss on the validation split of logits with the prior undone as far as is known in training (what is
+            matched or fitted comes after it), in nats per labelled entry.
         seconds: since the training began.
     """
 
@@ -67,8 +69,9 @@ class RunRecord(Record):
         x_shape: of one row of x.
         splits: row indices by split name.
         best_epoch: the one whose weights were kept.
-        valid_ap: at the best epoch.
-        notes: what a person should know: labels without positives in valid or test.
+        valid_ap: at that epoch.
+        seconds: that the command took, the last one of a run that was resumed.
+        notes: what a person should know: labels without positives in valid or test, a prior that is shifted twice.
     """
 
     format: Literal[1] = FORMAT
@@ -141,7 +144,8 @@ def begin_run(path: Path, config: Config, resume: bool) -> Path:
     if not resume:
         shutil.rmtree(begun, ignore_errors=True)
     begun.mkdir(parents=True, exist_ok=True)
-    write_whole(begun / CONFIG_FILE, config.to_yaml().encode())
+    if not (begun / CHECKPOINT_FILE).exists():  # a checkpoint keeps the configuration that it was made by
+        write_whole(begun / CONFIG_FILE, config.to_yaml().encode())
     return begun
 
 
@@ -168,6 +172,7 @@ def finish_run(path: Path, config: Config, record: RunRecord, network: nn.Module
         for split, rows in record.splits.items():
             np.save(begun / ROWS_FOLDER / f"{split}.npy", np.array(rows, np.int64))
         save_model(network, str(begun / WEIGHTS_FILE))
+        _sync(begun)  # before the checkpoint, which is synced, goes
     except (OSError, SafetensorError) as error:
         problem = " ".join(str(error).split())
         raise OSError(
@@ -186,6 +191,7 @@ def finish_run(path: Path, config: Config, record: RunRecord, network: nn.Module
             raise OSError(f"{begun} cannot be renamed to {path} ({error}); the run that was there is {replaced}") from error
         old.rmdir()
         raise
+    sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree((path / CHECKPOINT_FILE).parent, ignore_errors=True)  # last: until here a kill left all to go on from
     return Run(path, config, record)
@@ -219,6 +225,13 @@ def versions_of(parts: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[part] = "source"
     return found
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _history_csv(record: RunRecord) -> str:

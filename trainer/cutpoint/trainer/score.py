@@ -93,7 +93,7 @@ def score_graph(
 
 def batch_size_of(dataset: Dataset) -> int:
     """Rows of about 16 MiB of float32 input, 1 to 1024."""
-    return max(1, min(1024, BATCH_BYTES // (4 * int(np.prod(dataset.x.shape[1:])))))
+    return min(1024, dataset.rows_in(BATCH_BYTES))
 
 
 def choose_rows(dataset: Dataset, split: str, run: Run | None = None) -> NDArray[np.int64]:

@@ -76,7 +76,7 @@ def calibration_batches(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[N
 
     Rare events are the rows whose range matters most, and few of them are among rows taken evenly.
     """
-    count = max(1, min(CALIBRATION_ROWS, CALIBRATION_BYTES // (4 * int(np.prod(dataset.x.shape[1:])))))
+    count = min(CALIBRATION_ROWS, dataset.rows_in(CALIBRATION_BYTES))
     assert dataset.y is not None  # it trained
     positive = (dataset.y[rows] == 1).reshape(len(rows), -1).any(axis=1)
     some = _evenly(rows[positive], count // 2)

@@ -16,6 +16,7 @@ class WindowEncoder(nn.Module):
 
     Any number of windows and of samples from 1. Each window is encoded alone, its features pooled by mean and by maximum (a
     short event in a long window moves the maximum, not the mean), then residual layers look at the neighbouring windows.
+    Salient events of the joined signal are judged one by one (events.py), and add to the odds of the window that holds them.
 
     Args:
         channels_in: channels of a window; 1 for [batch, window, sample].

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..export import load_served
 from ..run import Run
-from ..score import BATCH_BYTES
+from ..score import batch_size_of
 
 Logits = NDArray[np.float32]
 
@@ -15,10 +15,9 @@ Logits = NDArray[np.float32]
 def run_logits(run: Run, dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Logits, Logits]:
     """Training logits as they are, and honest ones, both float32 [row, ..., label]; of two classes the difference."""
     network, honest_head = load_served(run).children()
-    size = max(1, BATCH_BYTES // max(1, 4 * int(np.prod(dataset.x.shape[1:]))))
     trained, honest = [], []
     with torch.no_grad():
-        for _, x in dataset.batches(rows, size):
+        for _, x in dataset.batches(rows, batch_size_of(dataset)):
             raw = network(torch.from_numpy(x))
             undone = honest_head(raw)
             trained.append(_as_labels(raw, undone).float().numpy())
