@@ -1,4 +1,4 @@
-"""Two real processes, started by torchrun with gloo on the CPU, train what one process trains."""
+"""Two real processes, started by torchrun or by `fit.devices`, with gloo on the CPU, train what one process trains."""
 
 import os
 import subprocess
@@ -25,7 +25,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_torchrun_with_two_processes_gives_the_result_of_one(rows, tmp_path):
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.parametrize(("launcher", "asked"), [(TORCHRUN, ()), ((), ("--set", "fit.devices=2"))], ids=["torchrun", "devices"])
+def test_two_processes_give_the_result_of_one(rows, tmp_path, launcher, asked):
     settings = {
         "name": "two",
         "task": "multilabel",
@@ -42,9 +46,8 @@ def test_torchrun_with_two_processes_gives_the_result_of_one(rows, tmp_path):
     one = train(parse_config({**settings, "out": tmp_path / "one"}), quiet=True)
     config = tmp_path / "train.yaml"
     config.write_text(parse_config({**settings, "out": tmp_path / "two"}).to_yaml())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "cutpoint.cli", "train", str(config)],
+        [sys.executable, *launcher, "-m", "cutpoint.cli", "train", str(config), *asked],
         env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -102,9 +105,8 @@ def test_all_agree_that_the_training_was_done(rows, tmp_path, monkeypatch):
     (tmp_path / "train.yaml").write_text(config.to_yaml())
     (tmp_path / "slow.py").write_text(SLOW)
     os.mkfifo(tmp_path / "begun")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, str(tmp_path / "slow.py"), str(tmp_path)],
+        [sys.executable, *TORCHRUN, str(tmp_path / "slow.py"), str(tmp_path)],
         env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
