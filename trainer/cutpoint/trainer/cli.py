@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train, export and evaluate models of rare events.", no_args_is_help=True)
 
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
+]
+SplitOption = Annotated[str, typer.Option("--split", help="train, valid, test or all.")]
 DataOption = Annotated[Path | None, typer.Option("--data", metavar="PATH", help="An .npz file or a folder of .npy files.")]
 RunOption = Annotated[
     Path | None,
@@ -137,12 +141,10 @@ def export(
 
 @app.command(epilog="Example: cutpoint evaluate demo-out/models/bearings --run demo-out/run --json evaluate.json")
 def evaluate(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
-    ],
+    bundle: BundleArgument,
     data: DataOption = None,
     run: RunOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "test",
+    split: SplitOption = "test",
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures of all labels here too.")
     ] = None,
@@ -164,12 +166,10 @@ def evaluate(
 
 @app.command(epilog="Example: cutpoint report demo-out/models/bearings --run demo-out/run")
 def report(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Version folder, or a model's folder for its highest version.")
-    ],
+    bundle: BundleArgument,
     run: RunOption = None,
     data: DataOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "test",
+    split: SplitOption = "test",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The page; default report.html in the version folder.")
     ] = None,
