@@ -1,37 +1,38 @@
 """The server as a whole: loaded, listening, stopped."""
 
-import asyncio
 import contextlib
 import ctypes
 import logging
 import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import grpc
 from cutpoint.errors import BadConfig
-from cutpoint.oip import inference_pb2
-from cutpoint.v1 import calibration_pb2, calibration_pb2_grpc
-from google.protobuf import descriptor_pb2, descriptor_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import start_http_server
 
+from . import calibration, health, inference
+from .admission import Admission
 from .calibration import CalibrationService
 from .config import ServerConfig
 from .health import Readiness
-from .interceptor import Interceptor
+from .inference import Inference
 from .metrics import Metrics
 from .models import Models
-from .oip import SERVICE, InferenceService
+from .oip import InferenceService
 from .policies import PolicyStore
+from .reflection import reflection_rpc
+from .rpc import Rpc, handlers
+from .transport import Transport
 
 log = logging.getLogger("cutpoint.server")
 
-_CALIBRATION = calibration_pb2.DESCRIPTOR.services_by_name["CalibrationService"].full_name
+# Calls that may wait for a disk or for the next message of a stream, each in a thread of its own.
+_POOL_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Listening:
         return f"http://{_bracketed(self.host)}:{self.metrics_port}/metrics"
 
 
-@asynccontextmanager
-async def running(config: ServerConfig) -> AsyncIterator[Listening]:
+@contextmanager
+def running(config: ServerConfig) -> Iterator[Listening]:
     """A server, from loaded and listening to drained and closed.
 
     On leaving, readiness goes off first, then what was accepted is finished within `config.grace_s`.
@@ -65,76 +66,73 @@ async def running(config: ServerConfig) -> AsyncIterator[Listening]:
     """
     _keep_large_buffers()
     metrics = Metrics()
-    async with contextlib.AsyncExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         store = PolicyStore(config.state_folder)
         stack.callback(store.close)
         models = Models(config, store, metrics)
         stack.callback(models.close)
         models.load_all(time.time())
-        readiness = Readiness((SERVICE, _CALIBRATION))
-        interceptor = Interceptor(metrics)
-        server, port = _grpc_server(config, models, store, metrics, readiness, interceptor)
+        pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="call")
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        services = (inference.SERVICE, calibration.SERVICE)
+        readiness = Readiness(services)
+        rpcs = _rpcs(config, models, store, metrics, readiness, pool)
+        transport = Transport(handlers(rpcs, metrics, lambda call: None), _options(config))
+        port = transport.listen(f"{_bracketed(config.host)}:{config.port}")
+        if not port:
+            raise _port_in_use("port", config.host, config.port)
         metrics_port = _metrics_server(config, metrics, stack)
-        await server.start()
-        stack.push_async_callback(_stop, server, interceptor, config.grace_s)
-        await readiness.set(True)
-        stack.push_async_callback(readiness.set, False)
+        transport.start()
+        stack.callback(transport.stop, config.grace_s)
+        readiness.set(True)
+        stack.callback(readiness.set, False)
         yield Listening(config.host, port, metrics_port)
 
 
-async def serve(config: ServerConfig) -> None:
+def serve(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; prints one line with the addresses once it is ready."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
-    async with running(config) as at:
+        signal.signal(sign, lambda *_: stop.set())
+    with running(config) as at:
         print(f"serving grpc={at.grpc_target} metrics={at.metrics_url}", flush=True)
-        await stop.wait()
+        stop.wait()
         log.info("stopping: finishing what was accepted, up to %g s", config.grace_s)
 
 
-async def _stop(server: grpc.aio.Server, interceptor: Interceptor, grace_s: float) -> None:
-    """Take no more, finish what was accepted within the grace, and do not wait for watches, which have no end."""
-    stopping = asyncio.create_task(server.stop(grace_s))
-    await asyncio.wait((stopping, asyncio.create_task(interceptor.drained())), return_when=asyncio.FIRST_COMPLETED)
-    await server.stop(0)
-    await stopping
-
-
-def _grpc_server(
+def _rpcs(
     config: ServerConfig,
     models: Models,
     store: PolicyStore,
     metrics: Metrics,
     readiness: Readiness,
-    interceptor: Interceptor,
-) -> tuple[grpc.aio.Server, int]:
-    limit = config.max_message_mib << 20
-    server = grpc.aio.server(
-        interceptors=(interceptor,),
-        options=(
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", limit),
-            # Two servers on one port would share its requests without a word.
-            ("grpc.so_reuseport", 0),
-        ),
-    )
-    server.add_generic_rpc_handlers((InferenceService(models, readiness, config.name).handlers(),))
-    calibration = CalibrationService(models, store, metrics, config.max_calibration_mib)
-    calibration_pb2_grpc.add_CalibrationServiceServicer_to_server(calibration, server)
-    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+    pool: ThreadPoolExecutor,
+) -> dict[str, Rpc]:
+    """All that is served, by method."""
+    largest = config.max_message_mib << 20
+    admission = Admission(config.max_requests, config.max_inflight_mib << 20, largest)
+    found = [
+        *readiness.rpcs(),
+        *InferenceService(models, readiness, config.name).rpcs(),
+        *Inference(models, admission).rpcs(),
+        *CalibrationService(models, store, metrics, config.max_calibration_mib).rpcs(pool),
+    ]
     if config.reflection:
-        names = (SERVICE, _CALIBRATION, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server, _all_descriptors())
-    try:
-        port = server.add_insecure_port(f"{_bracketed(config.host)}:{config.port}")
-    except RuntimeError as error:
-        raise _port_in_use("port", config.host, config.port) from error
-    return server, port
+        found.append(reflection_rpc((inference.SERVICE, calibration.SERVICE, health.SERVICE)))
+    return {rpc.method: rpc for rpc in found}
 
 
-def _metrics_server(config: ServerConfig, metrics: Metrics, stack: contextlib.AsyncExitStack) -> int:
+def _options(config: ServerConfig) -> tuple[tuple[str, object], ...]:
+    limit = config.max_message_mib << 20
+    return (
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        # Two servers on one port would share its requests without a word.
+        ("grpc.so_reuseport", 0),
+    )
+
+
+def _metrics_server(config: ServerConfig, metrics: Metrics, stack: contextlib.ExitStack) -> int:
     try:
         http, thread = start_http_server(config.metrics_port, config.host, metrics.registry)
     except OSError as error:
@@ -152,16 +150,6 @@ def _bracketed(host: str) -> str:
 
 def _port_in_use(name: str, host: str, port: int) -> BadConfig:
     return BadConfig.of(name, f"{host}:{port}, which cannot be bound (in use?)", "a free port, or 0 to take any")
-
-
-def _all_descriptors() -> descriptor_pool.DescriptorPool:
-    """One pool of everything served, for reflection: the protocol's own messages are in a pool apart."""
-    pool = descriptor_pool.DescriptorPool()
-    for file in (inference_pb2.DESCRIPTOR, calibration_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
-        proto = descriptor_pb2.FileDescriptorProto()
-        file.CopyToProto(proto)
-        pool.Add(proto)
-    return pool
 
 
 def _keep_large_buffers() -> None:

@@ -1,56 +1,98 @@
 """Rows of different callers, run together.
 
-A run starts the moment a lane is free and something waits; it takes what is waiting, up to a number of rows, and never waits
-for more. An idle server therefore adds no delay, and a busy one batches by itself.
+A run starts the moment a lane is free and something waits; it takes what is waiting, up to a number of rows, and waits for
+more only where it was told to. An idle server therefore adds no delay, and a busy one batches by itself.
 """
 
-import asyncio
+import bisect
+import heapq
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-from cutpoint.errors import InternalError, Overloaded
+from cutpoint.errors import Aborted, DeadlineExceeded, InternalError, Overloaded
 from numpy.typing import NDArray
 
-from .session import Session
+from .lanes import Lanes, Run
+from .session import Abort, Session
 
 Arrays = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
+
+# How far a batch looks past requests of another shape for those of its own.
+_LOOK = 64
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests share runs; what is best differs by model and machine, `cutpoint tune` measures it.
+
+    Attributes:
+        max_rows: rows of different callers in one run; a request with more runs alone.
+        max_waiting_rows: rows that may wait; more are refused.
+        max_running: runs of this model at a time; 0 for as many as there are lanes.
+        delay_s: how long the first request may wait for others while a lane is free.
+        sizes: numbers of rows that runs are padded to, increasing; empty for none.
+        direct_s: requests that are expected to take less run where they are submitted, at no thread's cost; 0 for never.
+    """
+
+    max_rows: int = 8
+    max_waiting_rows: int = 4096
+    max_running: int = 0
+    delay_s: float = 0.0
+    sizes: tuple[int, ...] = ()
+    direct_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Timing:
     """Where one request's time went, in seconds."""
 
-    queue_s: float
-    run_s: float
+    queue_s: float = 0.0
+    run_s: float = 0.0
 
 
-@dataclass
-class _Entry:
-    """One request's arrays and how to answer it."""
+class Answer(Protocol):
+    """Told how a request ended: its outputs, or why there are none."""
 
-    arrays: Arrays
+    def __call__(self, outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
+        """Called once, in the thread that ran it, or that cancelled it."""
+        ...
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request in the queue or in a run.
+
+    Attributes:
+        prepare: gives the arrays, in the thread that runs them: decoding and checks that nobody else should wait for.
+        kind: requests of one kind may share a run.
+        expires_s: when it is too late to start, in the batcher's clock.
+    """
+
+    prepare: Callable[[], Arrays]
     rows: int
-    kind: tuple[Any, ...]
-    arrived: float
-    answer: asyncio.Future[tuple[dict[str, NDArray[Any]], Timing]]
+    kind: object
+    arrived_s: float
+    answer: Answer
+    expires_s: float = float("inf")
+    gone: bool = False
+    answered: bool = False
+    batch: "_Batch | None" = field(default=None, repr=False)
 
 
 class Batcher:
-    """Feeds one session from one event loop, at most `lanes` runs at a time, each in a thread of `executor`."""
+    """Feeds one session: takes requests from any thread, gives batches to lanes."""
 
     def __init__(
         self,
         session: Session,
-        executor: Executor,
+        lanes: Lanes,
+        batching: Batching,
         *,
-        lanes: int,
-        max_batch_rows: int,
-        max_waiting_rows: int,
         batchable: bool = True,
         observe_run: Callable[[int, float], None] = lambda rows, seconds: None,
         clock: Callable[[], float] = time.perf_counter,
@@ -59,106 +101,260 @@ class Batcher:
 
         Args:
             session: what computes.
-            executor: where `session.run` is called; it needs at least `lanes` threads.
-            lanes: runs at a time.
-            max_batch_rows: rows of different callers in one run.
-            max_waiting_rows: rows that may wait; more are refused.
+            lanes: the threads that do it.
+            batching: how rows share a run.
             batchable: whether the graph takes any number of rows; otherwise every request runs alone.
             observe_run: told (rows, seconds) of every run.
-            clock: seconds, increasing.
+            clock: seconds, increasing; that of `lanes`.
         """
-        self._session = session
-        self._executor = executor
-        self._idle = lanes
-        self._max_batch_rows = max_batch_rows if batchable else 0
-        self._max_waiting_rows = max_waiting_rows
-        self._observe_run = observe_run
-        self._clock = clock
-        self._waiting: deque[_Entry] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.session, self.batching, self.batchable = session, batching, batchable
+        self._lanes, self._clock, self._observe_run = lanes, clock, observe_run
+        self._waiting: list[tuple[int, int, Ticket]] = []  # a heap: priority, order of arrival
+        self._count = itertools.count()
+        self._running = 0
+        self._cost = _Cost()
         self.waiting_rows = 0
+        lanes.add(self)
 
-    async def run(self, arrays: Arrays) -> tuple[dict[str, NDArray[Any]], Timing]:
-        """Outputs by name for one request's arrays, whose first axis is the row.
+    def submit(
+        self,
+        prepare: Callable[[], Arrays],
+        rows: int,
+        kind: object,
+        answer: Answer,
+        *,
+        priority: int = 0,
+        expires_s: float | None = None,
+    ) -> Ticket:
+        """Have one request run, alone or with others of its kind.
+
+        Args:
+            prepare: gives its arrays, the row first; called in the thread that runs them.
+            rows: how many there are.
+            kind: names, datatypes and shapes of the arrays without their rows.
+            answer: told the outputs, or the error.
+            priority: smaller ones go first.
+            expires_s: when it is too late to start, in the batcher's clock; None for never.
 
         Raises:
             Overloaded: too many rows wait already; nothing was done.
         """
-        first = next(iter(arrays.values()))
-        rows = len(first) if first.ndim else 1
-        if self._waiting and self.waiting_rows + rows > self._max_waiting_rows:
-            raise Overloaded(
-                f"{self.waiting_rows} rows are waiting and {rows} more exceed {self._max_waiting_rows}; retry later"
-            )
-        kind = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(arrays.items()))
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Entry(arrays, rows, kind, self._clock(), answer))
-        self.waiting_rows += rows
-        if self._idle > 0:
-            self._idle -= 1
-            task = asyncio.create_task(self._lane())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        result: tuple[dict[str, NDArray[Any]], Timing] = await answer
-        return result
+        ticket = Ticket(prepare, rows, kind, self._clock(), answer, float("inf") if expires_s is None else expires_s)
+        lock = self._lanes.changed
+        with lock:
+            direct = not self._waiting and self._cost.of(rows) < self.batching.direct_s
+            if not direct:
+                if self._waiting and self.waiting_rows + rows > self.batching.max_waiting_rows:
+                    raise Overloaded(
+                        f"{self.waiting_rows} rows are waiting and {rows} more exceed {self.batching.max_waiting_rows}; "
+                        "retry later"
+                    )
+                heapq.heappush(self._waiting, (priority, next(self._count), ticket))
+                self.waiting_rows += rows
+                self._lanes.wake()
+        if direct:
+            _Batch(self, [ticket])(alone=False)
+        return ticket
 
-    async def _lane(self) -> None:
-        try:
-            while batch := self._take():
-                await self._answer(batch)
-        finally:
-            self._idle += 1
+    def learn(self, rows: int, seconds: float) -> None:
+        """A run of `rows` was seen to take `seconds`, before there was any traffic."""
+        self._cost.learn(rows, seconds)
 
-    def _take(self) -> list[_Entry]:
-        """The next batch: in order of arrival, of one kind, without those whose caller has gone."""
-        batch: list[_Entry] = []
-        rows = 0
-        while self._waiting:
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody waits for this request any more: it is not started, and a run of nothing else is stopped."""
+        with self._lanes.changed:
+            ticket.gone = True
+            batch = ticket.batch
+            stop = batch is not None and all(each.gone for each in batch.tickets)
+        if stop:
+            assert batch is not None
+            batch.abort.set()
+
+    def close(self) -> None:
+        """Take no more work from here; what waits is refused."""
+        self._lanes.remove(self)
+        with self._lanes.changed:
+            left, self._waiting = self._waiting, []
+            self.waiting_rows = 0
+        for _, _, ticket in left:
+            ticket.answer(None, Overloaded("the model is being taken out of service; retry"), Timing())
+
+    # What lanes ask, with their lock held.
+
+    def due_s(self) -> float | None:
+        """When there is something to take."""
+        if not self._waiting or self._full:
+            return None
+        if self.batching.delay_s <= 0 or self.waiting_rows >= self.batching.max_rows:
+            return 0.0
+        return min(ticket.arrived_s for _, _, ticket in self._waiting) + self.batching.delay_s
+
+    def take(self, now_s: float) -> Run | None:
+        """The next batch: by priority, then in order of arrival, of one kind, without those whose caller has gone."""
+        due = self.due_s()
+        if due is None or due > now_s:
+            return None
+        tickets: list[Ticket] = []
+        others: list[tuple[int, int, Ticket]] = []
+        late: list[Ticket] = []
+        rows, limit = 0, self.batching.max_rows if self.batchable else 0
+        while self._waiting and len(others) < _LOOK:
             entry = self._waiting[0]
-            if not entry.answer.done():
-                if batch and (entry.kind != batch[0].kind or rows + entry.rows > self._max_batch_rows):
+            ticket = entry[2]
+            if not ticket.gone and ticket.expires_s > now_s and tickets:
+                if rows + ticket.rows > limit:
                     break
-                batch.append(entry)
-                rows += entry.rows
-            self._waiting.popleft()
-            self.waiting_rows -= entry.rows
+                if ticket.kind != tickets[0].kind:
+                    others.append(heapq.heappop(self._waiting))
+                    continue
+            heapq.heappop(self._waiting)
+            self.waiting_rows -= ticket.rows
+            if ticket.gone:
+                continue
+            if ticket.expires_s <= now_s:
+                late.append(ticket)
+                continue
+            tickets.append(ticket)
+            rows += ticket.rows
+        for entry in others:
+            heapq.heappush(self._waiting, entry)
+        if not tickets and not late:
+            return None
+        self._running += 1
+        batch = _Batch(self, tickets, late)
+        for ticket in tickets:
+            ticket.batch = batch
         return batch
 
-    async def _answer(self, batch: list[_Entry]) -> None:
+    @property
+    def _full(self) -> bool:
+        limit = self.batching.max_running
+        return 0 < limit <= self._running
+
+    def ended(self) -> None:
+        """A batch that a lane took has been answered."""
+        with self._lanes.changed:
+            self._running -= 1
+            if self._waiting:
+                self._lanes.wake()
+
+
+class _Batch:
+    """Requests taken together, from their arrays to their answers."""
+
+    def __init__(self, batcher: Batcher, tickets: list[Ticket], late: list[Ticket] | None = None) -> None:
+        self.tickets = tickets
+        self.abort = Abort()
+        self._batcher, self._late = batcher, late
+        self._clock = batcher._clock
+
+    def __call__(self, *, alone: bool) -> None:
+        """Run and answer."""
         try:
-            outputs, started, seconds = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
+            for ticket in self._late or ():
+                waited_s = self._clock() - ticket.arrived_s
+                _tell(
+                    ticket,
+                    None,
+                    DeadlineExceeded(f"Request timeout expired after {waited_s:.3f} s in the queue"),
+                    Timing(waited_s),
+                )
+            prepared = [(ticket, arrays) for ticket in self.tickets if (arrays := self._prepared(ticket)) is not None]
+            if prepared:
+                self._run(prepared, wide=alone)
+        finally:
+            if self._late is not None:
+                self._batcher.ended()
+
+    def _prepared(self, ticket: Ticket) -> Arrays | None:
+        if ticket.gone:
+            _tell(ticket, None, Aborted("the caller is gone"), Timing())
+            return None
+        try:
+            return ticket.prepare()
         except Exception as error:
-            if len(batch) > 1:  # one of them may be to blame; the others must not suffer
-                for entry in batch:
-                    if not entry.answer.done():
-                        await self._answer([entry])
-            elif not batch[0].answer.done():
-                batch[0].answer.set_exception(error)
-            return
-        self._observe_run(sum(entry.rows for entry in batch), seconds)
-        at = 0
-        for entry in batch:
-            if not entry.answer.done():
-                part = {name: array[at : at + entry.rows] for name, array in outputs.items()} if len(batch) > 1 else outputs
-                entry.answer.set_result((part, Timing(started - entry.arrived, seconds)))
-            at += entry.rows
+            _tell(ticket, None, error, Timing(self._clock() - ticket.arrived_s))
+            return None
 
-    def _run(self, batch: list[_Entry]) -> tuple[dict[str, NDArray[Any]], float, float]:
-        """Outputs, when the run began and how long it took: timed in its thread, for which it may have waited."""
+    def _run(self, prepared: list[tuple[Ticket, Arrays]], wide: bool) -> None:
         started = self._clock()
-        outputs = self._run_rows(batch)
-        return outputs, started, self._clock() - started
+        try:
+            outputs = self._outputs(prepared, wide)
+        except Aborted as error:
+            for ticket, _ in prepared:
+                _tell(ticket, None, error, Timing(started - ticket.arrived_s, self._clock() - started))
+            return
+        except Exception as error:
+            if len(prepared) > 1:  # one of them may be to blame; the others must not suffer
+                for each in prepared:
+                    self._run([each], wide)
+            else:
+                _tell(prepared[0][0], None, error, Timing(started - prepared[0][0].arrived_s, self._clock() - started))
+            return
+        seconds = self._clock() - started
+        rows = sum(ticket.rows for ticket, _ in prepared)
+        self._batcher._cost.learn(rows, seconds)
+        self._batcher._observe_run(rows, seconds)
+        at = 0
+        for ticket, _ in prepared:
+            part = outputs
+            if len(prepared) > 1:
+                part = {name: array[at : at + ticket.rows] for name, array in outputs.items()}
+            at += ticket.rows
+            _tell(ticket, part, None, Timing(started - ticket.arrived_s, seconds))
 
-    def _run_rows(self, batch: list[_Entry]) -> dict[str, NDArray[Any]]:
-        inputs = batch[0].arrays
-        if len(batch) > 1:
-            inputs = {name: np.concatenate([entry.arrays[name] for entry in batch]) for name in inputs}
-        outputs = self._session.run(inputs)
-        if len(batch) == 1:
+    def _outputs(self, prepared: list[tuple[Ticket, Arrays]], wide: bool) -> Outputs:
+        inputs = prepared[0][1]
+        if len(prepared) > 1:
+            inputs = {name: np.concatenate([arrays[name] for _, arrays in prepared]) for name in inputs}
+        batching, rows = self._batcher.batching, sum(ticket.rows for ticket, _ in prepared)
+        size = padded_size(rows, batching.sizes) if self._batcher.batchable else rows
+        if size != rows:
+            inputs = {name: _padded(array, size) for name, array in inputs.items()}
+        outputs = self._batcher.session.run(inputs, wide=wide, abort=self.abort)
+        if len(prepared) == 1 and size == rows:
             return outputs
-        rows = sum(entry.rows for entry in batch)
         for name, array in outputs.items():
-            if array.ndim == 0 or len(array) != rows:
+            if array.ndim == 0 or len(array) != size:
                 # Answering one caller with another's rows is the one silent failure a batcher can have.
-                raise InternalError(f"output '{name}' has shape {list(array.shape)} for {rows} rows in")
-        return outputs
+                raise InternalError(f"output '{name}' has shape {list(array.shape)} for {size} rows in")
+        return outputs if size == rows else {name: array[:rows] for name, array in outputs.items()}
+
+
+class _Cost:
+    """What a run takes, learned from the runs: seconds by number of rows (in powers of two), exponentially forgotten."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def of(self, rows: int) -> float:
+        """Seconds that a run of so many rows is expected to take; from fewer rows as if all of it went with them."""
+        size = rows.bit_length()
+        found = self._seconds.get(size)
+        if found is not None:
+            return found
+        known = max((each for each in self._seconds if each < size), default=None)
+        return float("inf") if known is None else self._seconds[known] * 2.0 ** (size - known)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A run of `rows` took `seconds`."""
+        size = rows.bit_length()
+        before = self._seconds.get(size, seconds)
+        self._seconds[size] = before + 0.1 * (seconds - before)
+
+
+def padded_size(rows: int, sizes: tuple[int, ...]) -> int:
+    """The smallest of `sizes` (increasing) that holds `rows`; `rows` itself where none does."""
+    at = bisect.bisect_left(sizes, rows)
+    return sizes[at] if at < len(sizes) else rows
+
+
+def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Rows repeated up to `size`: the last one, a true row, so that nothing overflows that would not have."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _tell(ticket: Ticket, outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
+    if not ticket.answered:
+        ticket.answered = True
+        ticket.answer(outputs, error, timing)

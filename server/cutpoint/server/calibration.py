@@ -1,9 +1,9 @@
 """`cutpoint.v1.CalibrationService`: new thresholds from labelled data, stored, activated, rolled back."""
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,19 +11,24 @@ import numpy as np
 from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_policy
 from cutpoint.errors import BadBundle, BadRequest, CutpointError, PolicyNotFound
 from cutpoint.v1 import calibration_pb2 as v1
-from cutpoint.v1 import calibration_pb2_grpc
 from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
 from .collection import Collection
 from .metrics import Metrics
-from .models import Models, ServedModel
+from .models import Models
 from .policies import Active, PolicyStore
+from .rpc import Rpc, client_stream, pooled
+from .served import ServedModel
+from .transport import Call
 
 log = logging.getLogger("cutpoint.server")
 
 
-class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # type: ignore[misc,unused-ignore]
+SERVICE = v1.DESCRIPTOR.services_by_name["CalibrationService"].full_name
+
+
+class CalibrationService:
     """One method per RPC; the maths is `cutpoint.calibration`'s, the bookkeeping the store's."""
 
     def __init__(
@@ -38,16 +43,27 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         self._models, self._store, self._metrics = models, store, metrics
         self._max_bytes = max_calibration_mib << 20
         self._now_s = now_s
-        self._switching: set[asyncio.Task[Active]] = set()
 
-    async def Calibrate(self, requests: AsyncIterator[v1.CalibrateRequest], context: Any) -> v1.CalibrateResponse:
+    def rpcs(self, pool: Executor) -> list[Rpc]:
+        """The service's RPCs; all of them may read the disk, so they are answered in threads of `pool`."""
+        named: dict[str, Callable[[Any, Call], Any]] = {
+            "ListPolicies": self.list_policies,
+            "GetPolicy": self.get_policy,
+            "ActivatePolicy": self.activate_policy,
+        }
+        return [
+            client_stream(f"/{SERVICE}/Calibrate", v1.CalibrateRequest, self.calibrate, pool),
+            *(pooled(f"/{SERVICE}/{name}", getattr(v1, f"{name}Request"), answer, pool) for name, answer in named.items()),
+        ]
+
+    def calibrate(self, requests: Iterator[v1.CalibrateRequest], call: Call) -> v1.CalibrateResponse:
         """Header, then chunks. Nothing is stored unless everything succeeds; the answer comes after the commit."""
-        header = await _first_header(requests)
+        header = _first_header(requests)
         model = self._models.get(header.model, header.model_version)
         begun = time.perf_counter()
         outcome = "failed"
         try:
-            response = await self._calibrate(model, header, requests)
+            response = self._calibrate(model, header, requests)
             outcome = "applied" if response.activated else "stored"
             return response
         except CutpointError:
@@ -57,50 +73,47 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
             self._metrics.calibrations.labels(model.name, outcome).inc()
             self._metrics.calibration_time.labels(model.name).observe(time.perf_counter() - begun)
 
-    async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Any) -> v1.ListPoliciesResponse:
+    def list_policies(self, request: v1.ListPoliciesRequest, call: Call) -> v1.ListPoliciesResponse:
         """Newest first, without their documents."""
         model = self._models.get(request.model, request.model_version)
-        policies = await asyncio.to_thread(self._store.list, model.name, model.version)
+        policies = self._store.list(model.name, model.version)
         return v1.ListPoliciesResponse(policies=[_message(policy, model, document=False) for policy in policies])
 
-    async def GetPolicy(self, request: v1.GetPolicyRequest, context: Any) -> v1.GetPolicyResponse:
+    def get_policy(self, request: v1.GetPolicyRequest, call: Call) -> v1.GetPolicyResponse:
         """One policy with its document; version 0 is the active one."""
         model = self._models.get(request.model, request.model_version)
         if request.version:
-            policy = await asyncio.to_thread(self._store.get, model.name, model.version, request.version)
+            policy = self._store.get(model.name, model.version, request.version)
         elif model.active is not None:
             policy = model.active.policy
         else:
             raise PolicyNotFound(f"model {model.name}/{model.version} has no active policy")
-        return v1.GetPolicyResponse(policy=await asyncio.to_thread(_message, policy, model))
+        return v1.GetPolicyResponse(policy=_message(policy, model))
 
-    async def ActivatePolicy(self, request: v1.ActivatePolicyRequest, context: Any) -> v1.ActivatePolicyResponse:
+    def activate_policy(self, request: v1.ActivatePolicyRequest, call: Call) -> v1.ActivatePolicyResponse:
         """Compare-and-set of the active policy; the next answer is decided by it."""
         model = self._models.get(request.model, request.model_version)
-        policy = await asyncio.to_thread(self._store.get, model.name, model.version, request.version)
+        policy = self._store.get(model.name, model.version, request.version)
         if policy.model_digest != model.bundle.digest:
             raise BadBundle(
                 f"policy {policy.version} was made for another graph than {model.name}/{model.version} has; calibrate it again"
             )
         expected = request.expected_active if request.HasField("expected_active") else None
-        active = await self._switch(
-            model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
-        )
-        message = await asyncio.to_thread(_message, policy, model)
+        active = self._switch(model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected)
+        message = _message(policy, model)
         return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
 
-    async def _calibrate(
-        self, model: ServedModel, header: v1.CalibrateHeader, requests: AsyncIterator[v1.CalibrateRequest]
+    def _calibrate(
+        self, model: ServedModel, header: v1.CalibrateHeader, requests: Iterator[v1.CalibrateRequest]
     ) -> v1.CalibrateResponse:
         model.require_labels()
         plan = _plan_of(header)
         plan.for_labels(model.labels)  # refused before anything is read
-        current = await asyncio.to_thread(self._store.active, model.name, model.version)
+        current = self._store.active(model.name, model.version)
         # The active policy may be of another graph than is served now: then its thresholds mean nothing here.
         fits = current is not None and current.policy.model_digest == model.bundle.digest
-        data = await self._collect(model, requests)
-        fitted = await asyncio.to_thread(
-            fit_policy,
+        data = self._collect(model, requests)
+        fitted = fit_policy(
             data,
             plan,
             model=model.name,
@@ -114,44 +127,35 @@ class CalibrationService(calibration_pb2_grpc.CalibrationServiceServicer):  # ty
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         activated = header.activate and (header.allow_undecided or not policy.undecided)
         if activated:
-            stored = (await self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
+            stored = (self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
         else:
-            stored = await asyncio.to_thread(self._store.add, policy)
+            stored = self._store.add(policy)
             log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
-        message = await asyncio.to_thread(_message, stored, model)
+        message = _message(stored, model)
         return v1.CalibrateResponse(policy=message, activated=activated)
 
-    async def _collect(self, model: ServedModel, requests: AsyncIterator[v1.CalibrateRequest]) -> Scores | ScoreHistogram:
+    def _collect(self, model: ServedModel, requests: Iterator[v1.CalibrateRequest]) -> Scores | ScoreHistogram:
         """Every chunk, windows taken as rows, within the memory that a call may have."""
         collection = Collection(model.labels, self._max_bytes)
-        count = 0
-        async for request in requests:
+        for count, request in enumerate(requests):
             if request.WhichOneof("part") != "chunk":
                 raise BadRequest.of("calibrate message", request.WhichOneof("part") or "empty", "a chunk after the header")
             name, inputs = f"chunk {count}", request.chunk.WhichOneof("data") == "inputs"
-            logits = await _scored(model, request.chunk, name) if inputs else None
-            await asyncio.to_thread(_take, collection, name, request.chunk, logits)
-            count += 1
-        return await asyncio.to_thread(collection.data)
+            logits = _scored(model, request.chunk, name) if inputs else None
+            _take(collection, name, request.chunk, logits)
+        return collection.data()
 
-    async def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
-        """Change the store and then the model, to the end: a caller who leaves meanwhile must not leave the two apart."""
-
-        async def both() -> Active:
-            active = await asyncio.to_thread(lambda: change(*arguments).prepared())
-            model.apply(active)
-            made = active.policy
-            log.info("policy %d of %s/%d is active; made by %s", made.version, model.name, model.version, made.author)
-            return active
-
-        task = asyncio.create_task(both())
-        self._switching.add(task)
-        task.add_done_callback(self._switching.discard)
-        return await asyncio.shield(task)
+    def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
+        """Change the store and then the model, to the end: in a thread of its own, whoever leaves meanwhile."""
+        active = change(*arguments).prepared()
+        model.apply(active)
+        made = active.policy
+        log.info("policy %d of %s/%d is active; made by %s", made.version, model.name, model.version, made.author)
+        return active
 
 
-async def _first_header(requests: AsyncIterator[v1.CalibrateRequest]) -> v1.CalibrateHeader:
-    async for request in requests:
+def _first_header(requests: Iterator[v1.CalibrateRequest]) -> v1.CalibrateHeader:
+    for request in requests:
         if request.WhichOneof("part") == "header":
             return request.header
         break
@@ -173,12 +177,12 @@ def _plan_of(header: v1.CalibrateHeader) -> Plan:
     )
 
 
-async def _scored(model: ServedModel, chunk: v1.LabelledChunk, name: str) -> NDArray[np.float32]:
+def _scored(model: ServedModel, chunk: v1.LabelledChunk, name: str) -> NDArray[np.float32]:
     """Logits [..., label] of a chunk's inputs."""
     if len(model.inputs) != 1:
         raise BadRequest.of(f"{name}: inputs", f"one tensor for {len(model.inputs)} inputs", "logits for such a model")
     try:
-        return await model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
+        return model.logits({next(iter(model.inputs)): array_of(f"{name}: inputs", chunk.inputs)})
     except BadRequest as error:
         raise BadRequest(f"{name}: {error}") from error
 

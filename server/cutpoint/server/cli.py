@@ -1,6 +1,5 @@
 """`cutpoint serve`."""
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,4 +36,4 @@ def serve(
         max_calibration_mib=max_calibration_mib, grace_s=grace_s, name=name, reflection=reflection,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(serve_forever(config))
+    serve_forever(config)

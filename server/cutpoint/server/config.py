@@ -23,6 +23,8 @@ class ServerConfig(Record):
         lanes: model runs at a time, on one thread each; 0 for one per core.
         max_batch_rows: rows of different callers that share a run. A request with more runs alone.
         max_waiting_rows: rows that may wait for a run; beyond it requests are refused as overloaded.
+        max_requests: inference requests that are held at a time, waiting ones too; more are refused as overloaded.
+        max_inflight_mib: bytes of requests that are held at a time, in MiB; what is beyond them is not read yet.
         max_message_mib: largest message, each way, in MiB.
         max_calibration_mib: memory that one Calibrate call may take for labelled scores, in MiB; beyond it they are counted in
             a histogram of small bins.
@@ -40,6 +42,8 @@ class ServerConfig(Record):
     lanes: int = Field(default=0, ge=0, le=1024)
     max_batch_rows: int = Field(default=8, ge=1)
     max_waiting_rows: int = Field(default=4096, ge=1)
+    max_requests: int = Field(default=4096, ge=1)
+    max_inflight_mib: int = Field(default=256, ge=1)
     max_message_mib: int = Field(default=64, ge=1, le=2047)
     max_calibration_mib: int = Field(default=1024, ge=1)
     grace_s: float = Field(default=10.0, ge=0)

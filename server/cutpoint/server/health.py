@@ -1,22 +1,90 @@
 """Whether the server is ready: one switch, read by grpc.health.v1 and by ServerReady alike."""
 
+import threading
+
+import grpc
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import OVERALL_HEALTH
-from grpc_health.v1.health import aio as health
+
+from .rpc import Rpc, direct, parsed, read
+from .transport import Call
+
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Readiness:
     """Off until everything is loaded, and off again before the server stops taking requests."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        """Report for the server as a whole and for each of `services`."""
-        self.servicer = health.HealthServicer()
+        """Report for the server as a whole ("") and for each of `services`."""
         self.ready = False
-        self._services = (OVERALL_HEALTH, *services)
+        self._services = ("", *services)
+        self._lock = threading.Lock()
+        self._watches: set[_Watch] = set()
 
-    async def set(self, ready: bool) -> None:
+    def set(self, ready: bool) -> None:
         """Turn readiness on or off and tell whoever watches."""
-        self.ready = ready
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in self._services:
-            await self.servicer.set(service, status)
+        with self._lock:
+            self.ready = ready
+            watches = list(self._watches)
+        for watch in watches:
+            watch.tell(self.status(watch.service))
+
+    def status(self, service: str) -> int:
+        """The state of a service as grpc.health.v1 numbers it."""
+        if service not in self._services:
+            return int(_UNKNOWN)
+        return int(_SERVING if self.ready else _NOT_SERVING)
+
+    def rpcs(self) -> list[Rpc]:
+        """Check and Watch."""
+        watch = Rpc(f"/{SERVICE}/Watch", "server_stream", lambda call: read(call, lambda data: self._watch(call, data)))
+        return [direct(f"/{SERVICE}/Check", health_pb2.HealthCheckRequest, self._check), watch]
+
+    def _check(self, request: health_pb2.HealthCheckRequest, call: Call) -> health_pb2.HealthCheckResponse:
+        status = self.status(request.service)
+        if status == _UNKNOWN:
+            call.finish(code=grpc.StatusCode.NOT_FOUND, details=f"unknown service {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    def _watch(self, call: Call, data: bytes) -> None:
+        watch = _Watch(call, parsed(health_pb2.HealthCheckRequest, data).service)
+        with self._lock:
+            self._watches.add(watch)
+        call.on_stop = lambda: call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+        call.on_gone(lambda: self._forget(watch))
+        watch.tell(self.status(watch.service))
+
+    def _forget(self, watch: "_Watch") -> None:
+        with self._lock:
+            self._watches.discard(watch)
+
+
+class _Watch:
+    """One caller who is told of every change: the latest state, when the one before it has been sent."""
+
+    def __init__(self, call: Call, service: str) -> None:
+        self.service = service
+        self._call = call
+        self._lock = threading.Lock()
+        self._sending = False
+        self._told: int | None = None
+        self._latest: int | None = None
+
+    def tell(self, status: int) -> None:
+        """Send `status`, unless it was the last one said."""
+        with self._lock:
+            self._latest = status
+            if self._sending or status == self._told:
+                return
+            self._sending, self._told = True, status
+        self._call.send(health_pb2.HealthCheckResponse(status=status).SerializeToString(), self._sent)
+
+    def _sent(self, ok: bool) -> None:
+        with self._lock:
+            self._sending = False
+            latest = self._latest
+        if ok and latest is not None:
+            self.tell(latest)

@@ -7,9 +7,9 @@ cost is an addition in a numpy array; text is made at the scrape. Every metric o
 
 import platform
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version as version_of
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -18,7 +18,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -28,6 +27,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .policies import Active
+from .tally import Spreads, Tallies
+
+C = TypeVar("C", bound=Collector)
 
 # Seconds: 0.5 ms to 10 s, three a decade.
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -144,26 +146,25 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
 
-        def seconds(name: str, text: str, labels: tuple[str, ...]) -> Histogram:
-            return Histogram(name, text, labels, registry=self.registry, buckets=_BUCKETS_S)
+        def tallies(name: str, text: str, labels: tuple[str, ...], gauge: bool = False) -> Tallies:
+            return self._register(Tallies(name, text, labels, gauge=gauge))
+
+        def spreads(name: str, text: str, labels: tuple[str, ...], bounds: Sequence[float] = _BUCKETS_S) -> Spreads:
+            return self._register(Spreads(name, text, labels, bounds))
 
         grpc_labels = ("grpc_type", "grpc_service", "grpc_method")
-        self.started = counter("grpc_server_started_total", "RPCs started.", grpc_labels)
-        self.handled = counter("grpc_server_handled_total", "RPCs answered, by code.", (*grpc_labels, "grpc_code"))
-        self.handling = seconds("grpc_server_handling_seconds", "Time to answer an RPC.", grpc_labels)
-        self.queue = seconds("cutpoint_queue_seconds", "Time a request waited for a model run.", ("model",))
-        self.inference = seconds("cutpoint_inference_seconds", "Time of a model run.", ("model",))
-        self.batch_rows = Histogram(
-            "cutpoint_batch_rows", "Rows in a model run.", ("model",), registry=self.registry, buckets=_BUCKETS_ROWS
-        )
-        self.inflight = Gauge(
-            "cutpoint_inflight_requests", "Inference requests being answered.", ("model",), registry=self.registry
-        )
+        self.started = tallies("grpc_server_started", "RPCs started.", grpc_labels)
+        self.handled = tallies("grpc_server_handled", "RPCs answered, by code.", (*grpc_labels, "grpc_code"))
+        self.handling = spreads("grpc_server_handling_seconds", "Time to answer an RPC.", grpc_labels)
+        self.queue = spreads("cutpoint_queue_seconds", "Time a request waited for a model run.", ("model",))
+        self.inference = spreads("cutpoint_inference_seconds", "Time of a model run.", ("model",))
+        self.batch_rows = spreads("cutpoint_batch_rows", "Rows in a model run.", ("model",), _BUCKETS_ROWS)
+        self.inflight = tallies("cutpoint_inflight_requests", "Inference requests being answered.", ("model",), gauge=True)
         self.invalid = counter(
             "cutpoint_invalid_scores_total", "Scores on which nothing can be decided.", ("model", "version", "reason")
         )
         self.calibrations = counter("cutpoint_calibrations_total", "Calibrate calls, by outcome.", ("model", "outcome"))
-        self.calibration_time = seconds("cutpoint_calibration_seconds", "Time of a Calibrate call.", ("model",))
+        self.calibration_time = spreads("cutpoint_calibration_seconds", "Time of a Calibrate call.", ("model",))
         self.ready = Gauge("cutpoint_model_ready", "1 while the model is served.", ("model", "version"), registry=self.registry)
         self.info = Gauge(
             "cutpoint_model_info",
@@ -174,6 +175,10 @@ class Metrics:
         Gauge(
             "cutpoint_build_info", "Always 1; what the server is.", ("version", "python", "onnxruntime"), registry=self.registry
         ).labels(version_of("cutpoint"), platform.python_version(), onnxruntime.__version__).set(1)
+
+    def _register(self, collector: C) -> C:
+        self.registry.register(collector)
+        return collector
 
     def add_model(self, model: str, version: int, labels: tuple[str, ...], digest: str, provider: str) -> ModelCounters:
         """Start a model version's series at zero."""

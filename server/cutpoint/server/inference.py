@@ -1,0 +1,160 @@
+"""ModelInfer and ModelStreamInfer: a message to arrays, the model, arrays to a message."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from cutpoint.errors import BadRequest
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.wire import datatype_of, decode_inputs, encode_raw
+
+from .admission import Admission
+from .infer_stream import InferStream, Reply, varint
+from .models import Models
+from .rpc import Rpc, fail, parsed
+from .served import Answer, ServedModel
+from .transport import Call
+
+SERVICE = "inference.GRPCInferenceService"
+
+# Triton's own names that ask for what is not done here; ignoring them would be a wrong answer.
+_REFUSED = ("sequence_id", "sequence_start", "sequence_end")
+_LAST_PRIORITY = 1 << 31
+_FINAL = oip.ModelInferResponse(parameters={"triton_final_response": oip.InferParameter(bool_param=True)}).SerializeToString()
+
+
+class Inference:
+    """Answers inference requests, one by one or in streams, within what admission allows."""
+
+    def __init__(self, models: Models, admission: Admission) -> None:
+        """Answer for `models`."""
+        self._models, self._admission = models, admission
+        self._heads = _Heads()
+
+    def infer(self, call: Call) -> None:
+        """Outputs in the order asked for, always raw; `policy_version` says what decided."""
+
+        def received(data: bytes) -> None:
+            def reply(message: bytes | None, error: BaseException | None, request_id: str) -> None:
+                self._admission.leave(len(data))
+                if error is not None:
+                    fail(call, error)
+                else:
+                    call.finish(message)
+
+            take_back = self._submit(data, reply)
+            if take_back is not None:
+                call.on_gone(take_back)
+
+        self._admission.enter(call, received)
+
+    def stream(self, call: Call) -> None:
+        """Requests in, answers out in their order; an error is said in the stream, which goes on."""
+        InferStream(call, self._admission, self._submit).start()
+
+    def rpcs(self) -> list[Rpc]:
+        """Both RPCs."""
+        return [
+            Rpc(f"/{SERVICE}/ModelInfer", "unary", self.infer),
+            Rpc(f"/{SERVICE}/ModelStreamInfer", "bidi_stream", self.stream),
+        ]
+
+    def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
+        """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
+        request_id = ""
+        try:
+            request = parsed(oip.ModelInferRequest, data)
+            request_id = request.id
+            model = self._models.get(request.model_name, request.model_version)
+            priority, expires_s = _urgency(request) if request.parameters else (0, None)
+            wanted = tuple(output.name for output in request.outputs)
+            declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
+            model.check_declared(declared, wanted)
+
+            def answered(answer: Answer | None, error: BaseException | None) -> None:
+                message = None
+                try:
+                    if answer is not None:
+                        message = self._message(request_id, model, answer)
+                        if "triton_enable_empty_final_response" in request.parameters:
+                            message += _FINAL
+                except Exception as found:
+                    error = found
+                reply(message, error, request_id)
+
+            ticket = model.infer(
+                lambda: decode_inputs(request), declared, wanted, answered, priority=priority, expires_s=expires_s
+            )
+        except Exception as error:
+            reply(None, error, request_id)
+            return None
+        return None if ticket.answered else lambda: model.batcher.cancel(ticket)
+
+    def _message(self, request_id: str, model: ServedModel, answer: Answer) -> bytes:
+        """A ModelInferResponse as bytes: joining protobuf messages is joining their bytes, so tensors are copied once."""
+        parts = [self._heads.of(model, answer)]
+        if request_id:
+            name = request_id.encode()
+            parts += (b"\x1a", varint(len(name)), name)  # field 3, id
+        for array in answer.outputs.values():
+            raw = encode_raw(array)
+            parts += (b"\x32", varint(len(raw)), raw)  # field 6, raw_output_contents
+        return b"".join(parts)
+
+
+class _Heads:
+    """Responses without their id and contents, as bytes: the same for requests that are alike."""
+
+    def __init__(self, size: int = 256) -> None:
+        self._known: OrderedDict[object, bytes] = OrderedDict()
+        self._size = size
+
+    def of(self, model: ServedModel, answer: Answer) -> bytes:
+        """The head of an answer."""
+        active = answer.active
+        shapes = tuple((name, array.dtype.char, array.shape) for name, array in answer.outputs.items())
+        key = (model.name, model.version, shapes, None if active is None else (active.policy.version, active.generation))
+        found = self._known.get(key)
+        if found is None:
+            found = _head(model, answer)
+            self._known[key] = found
+            if len(self._known) > self._size:
+                self._known.popitem(last=False)
+        return found
+
+
+def _head(model: ServedModel, answer: Answer) -> bytes:
+    response = oip.ModelInferResponse(model_name=model.name, model_version=str(model.version))
+    if answer.active is not None:
+        response.parameters["policy_version"].int64_param = answer.active.policy.version
+        if undecided := int((~answer.active.decides).sum()):
+            response.parameters["undecided_labels"].int64_param = undecided
+    for name, array in answer.outputs.items():
+        response.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
+    return response.SerializeToString()
+
+
+def _urgency(request: oip.ModelInferRequest) -> tuple[int, float | None]:
+    """Priority (smaller first, 0 where none was given) and when it is too late to start, as Triton's parameters say."""
+    parameters = request.parameters
+    for name in _REFUSED:
+        if name in parameters and parameters[name].WhichOneof("parameter_choice") != "bool_param":
+            raise BadRequest.of(f"parameter '{name}'", "given", "none: sequences of requests are not kept here")
+    priority, expires_s = 0, None
+    if "priority" in parameters:
+        priority = _whole(parameters, "priority", 0, _LAST_PRIORITY)
+    if "timeout" in parameters:
+        timeout_us = _whole(parameters, "timeout", 0, 1 << 53)
+        expires_s = time.perf_counter() + timeout_us / 1e6 if timeout_us else None
+    return priority, expires_s
+
+
+def _whole(parameters: Any, name: str, least: int, most: int) -> int:
+    parameter = parameters[name]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind in ("int64_param", "uint64_param") else None
+    if value is None or not least <= value <= most:
+        found = "empty" if kind is None else getattr(parameter, kind)
+        raise BadRequest.of(f"parameter '{name}'", found, f"a whole number from {least} to {most}")
+    return int(value)

@@ -1,0 +1,308 @@
+"""What computes a graph: onnxruntime's execution providers, chosen by one setting.
+
+A provider that was asked for and cannot be had is an error at start that says what is missing. onnxruntime itself would fall
+back to the CPU with a line in its log: whole sessions where a library or a device is missing, single nodes where a provider
+does not know them. So three things are checked: what the build has, what the session has, and which nodes went where.
+"""
+
+import ctypes
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import onnxruntime as ort
+from cutpoint.errors import BadBundle, BadConfig
+from cutpoint.validation import Record, first_problem
+from pydantic import Field, ValidationError, model_validator
+
+log = logging.getLogger("cutpoint.server")
+
+ProviderName = Literal["cpu", "cuda", "tensorrt", "openvino"]
+_ONNXRUNTIME: dict[ProviderName, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_EXTRA: dict[ProviderName, str] = {"cpu": "server", "cuda": "gpu", "tensorrt": "tensorrt", "openvino": "openvino"}
+_FIRST_DEVICE: dict[ProviderName, str] = {"cpu": "", "cuda": "0", "tensorrt": "0", "openvino": "CPU"}
+_PRECISIONS: dict[ProviderName, tuple[str, ...]] = {
+    "cpu": ("f32",),
+    "cuda": ("f32",),
+    "tensorrt": ("f32", "bf16", "f16"),
+    "openvino": ("f32", "bf16", "f16"),
+}
+_FATAL = 4  # onnxruntime's severity: what it would log as an error is raised as well
+
+
+class ProviderSettings(Record):
+    """What computes, on what, and how exactly.
+
+    Attributes:
+        provider: onnxruntime's execution provider.
+        devices: an instance of the model on each: numbers of GPUs for cuda and tensorrt ("0", "1"), OpenVINO's names for
+            openvino ("CPU", "GPU.0"); empty for the first GPU, or OpenVINO's CPU.
+        precision: what openvino and tensorrt may compute a float32 graph in. Other than f32 it moves scores: calibrate with it.
+        lanes: runs at a time that are to be computed side by side on openvino's CPU, one core each.
+        wide_threads: cores of a run that has the machine to itself, on a CPU; 0 for all, 1 for no such runs.
+        tf32: whether cuda may round float32 factors to 10 bits of mantissa. For tensorrt onnxruntime has no such option.
+        gpu_memory_mib: what the arena of cuda may take of a device; 0 for all.
+        shrink_above_mib: a run with larger inputs gives the memory that it took back to the system, which costs it a third
+            of its time on a CPU; 0 for never.
+        batch_sizes: numbers of rows that runs are padded to, increasing: tensorrt builds its engine for them, cuda captures a
+            graph of each.
+        cuda_graphs: whether cuda captures graphs. All nodes must run on it, and every input but its rows be of a fixed size.
+        engine_cache: folder of tensorrt's built engines; without it every start builds them anew, which takes minutes.
+    """
+
+    provider: ProviderName = "cpu"
+    devices: tuple[str, ...] = ()
+    precision: Literal["f32", "bf16", "f16"] = "f32"
+    lanes: int = Field(default=1, ge=1, le=1024)
+    wide_threads: int = Field(default=0, ge=0, le=1024)
+    tf32: bool = False
+    gpu_memory_mib: int = Field(default=0, ge=0)
+    shrink_above_mib: float = Field(default=16.0, ge=0)
+    batch_sizes: tuple[int, ...] = ()
+    cuda_graphs: bool = False
+    engine_cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.precision not in _PRECISIONS[self.provider]:
+            raise ValueError(f"precision {self.precision} is for openvino and tensorrt; a bundle can hold a {self.precision} graph")
+        if self.devices and self.provider == "cpu":
+            raise ValueError(f"devices {list(self.devices)} are of cuda, tensorrt or openvino; the provider is cpu")
+        if self.provider in ("cuda", "tensorrt") and not all(device.isdecimal() for device in self.devices):
+            raise ValueError(f"devices are {list(self.devices)}; expected numbers of GPUs, 0 and up")
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"devices are {list(self.devices)}; expected each once")
+        if any(a >= b for a, b in zip((0, *self.batch_sizes), self.batch_sizes, strict=False)):
+            raise ValueError(f"batch_sizes are {list(self.batch_sizes)}; expected 1 or more, increasing")
+        if self.cuda_graphs and (self.provider != "cuda" or not self.batch_sizes):
+            raise ValueError("cuda_graphs need the provider cuda and batch_sizes")
+        return self
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """The devices, the default one where none was named."""
+        return self.devices or (_FIRST_DEVICE[self.provider],)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether runs take cores, which lanes and wide runs share out."""
+        return self.provider == "cpu" or (self.provider == "openvino" and self.instances == ("CPU",))
+
+    @property
+    def wide_cores(self) -> int:
+        """Cores of a run that has the machine to itself."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.wide_threads or cores
+
+
+def provider_settings(**settings: Any) -> ProviderSettings:
+    """ProviderSettings from settings of which None means "not given"; BadConfig naming the first that is wrong."""
+    try:
+        return ProviderSettings.model_validate({name: value for name, value in settings.items() if value is not None})
+    except ValidationError as error:
+        raise BadConfig(f"provider: {first_problem(error)}") from None
+
+
+def check_provider(settings: ProviderSettings) -> None:
+    """Find out without a model whether the provider can be had.
+
+    Raises:
+        BadConfig: this onnxruntime was built without it, a library is missing, or there is no such device.
+    """
+    wanted, available = _ONNXRUNTIME[settings.provider], ort.get_available_providers()
+    if wanted not in available:
+        raise BadConfig.of(
+            "provider", settings.provider, f"one that onnxruntime {ort.__version__} has here ({', '.join(available)}); for "
+            f"{settings.provider} install cutpoint[{_EXTRA[settings.provider]}] into an environment of its own: one build of "
+            "onnxruntime each",
+        )  # fmt: skip
+    if settings.provider == "openvino":
+        found = tuple(ort.get_available_openvino_device_ids())
+        for device in settings.instances:
+            if device not in found:  # onnxruntime would run on its own CPU provider instead, and name OpenVINO's
+                raise BadConfig.of("device", device, f"one that OpenVINO finds on this machine: {', '.join(found)}")
+    if settings.provider in ("cuda", "tensorrt"):
+        ort.preload_dlls()  # the libraries that came as wheels are on no search path
+        if settings.provider == "tensorrt":
+            _preload_tensorrt()
+        missing = _missing_library(settings.provider)
+        if missing is not None:
+            raise BadConfig.of("provider", settings.provider, f"its libraries to load, but {missing}")
+
+
+def open_session(
+    model: Path, settings: ProviderSettings, device: str, *, wide: bool = False, profile: Mapping[str, Sequence[int]] | None = None
+) -> ort.InferenceSession:
+    """A session of `model` on `device`, or an error that says what stands in the way.
+
+    Args:
+        model: an ONNX file.
+        settings: what computes.
+        device: one of `settings.instances`.
+        wide: for one run at a time on all cores, rather than for several on one core each.
+        profile: the inputs' shapes by name, their first axis the rows, for which tensorrt builds engines of `batch_sizes`.
+
+    Raises:
+        BadBundle: the file is no model that onnxruntime can load.
+        BadConfig: the provider or the device cannot be had, or no node of the graph runs on it.
+    """
+    wanted = _ONNXRUNTIME[settings.provider]
+    providers = _providers(settings, device, wide, profile or {})
+    options = _session_options(settings, wide)
+    try:
+        # onnxruntime's own fall back prints to stdout and goes on with the CPU.
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime raises a dozen classes without a common parent of its own
+        if settings.provider == "cpu" or not _loads_on_cpu(model):
+            raise BadBundle(f"{model} cannot be loaded by onnxruntime {ort.__version__}: {_first_line(error)}") from error
+        raise BadConfig.of("provider", _shown(settings, device), f"it to load {model}, but: {_first_line(error)}") from error
+    if settings.provider != "cpu":
+        _check_nodes(session, model, _shown(settings, device), wanted)
+    return session
+
+
+def run_options(settings: ProviderSettings, device: str, input_bytes: int) -> ort.RunOptions:
+    """Options of one run: its own, since `terminate` is one of them."""
+    options = ort.RunOptions()
+    options.log_severity_level = _FATAL
+    if settings.shrink_above_mib and input_bytes > settings.shrink_above_mib * 2**20:
+        arena = f"gpu:{device}" if settings.provider in ("cuda", "tensorrt") else "cpu:0"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
+    return options
+
+
+def _session_options(settings: ProviderSettings, wide: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.inter_op_num_threads = 1
+    if settings.provider == "cpu" and wide:
+        options.intra_op_num_threads = settings.wide_cores
+        # Threads spin for each other's part within a run, since a wake-up costs more than most nodes take, and sleep after it.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    else:
+        options.intra_op_num_threads = 1
+        if settings.provider != "cpu":
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _providers(
+    settings: ProviderSettings, device: str, wide: bool, profile: Mapping[str, Sequence[int]]
+) -> list[str | tuple[str, dict[str, str]]]:
+    """Providers in order of preference, with their options, all of them text."""
+    cuda = {
+        "device_id": device,
+        # TF32 moves scores across thresholds that were tuned without it.
+        "use_tf32": str(int(settings.tf32)),
+        # The default tries every algorithm for every new shape, and each number of rows is one.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # The default doubles what it takes, which shrinking could not give back.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    if settings.gpu_memory_mib:
+        cuda["gpu_mem_limit"] = str(settings.gpu_memory_mib * 2**20)
+    if settings.provider == "cuda":
+        if settings.cuda_graphs:
+            cuda["enable_cuda_graph"] = "1"
+        return [("CUDAExecutionProvider", cuda)]
+    if settings.provider == "tensorrt":
+        # What TensorRT does not know runs on CUDA.
+        return [("TensorrtExecutionProvider", _tensorrt(settings, device, profile)), ("CUDAExecutionProvider", cuda)]
+    if settings.provider == "openvino":
+        return [("OpenVINOExecutionProvider", _openvino(settings, device, wide))]
+    return ["CPUExecutionProvider"]
+
+
+def _tensorrt(settings: ProviderSettings, device: str, profile: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    options = {
+        "device_id": device,
+        "trt_fp16_enable": str(int(settings.precision == "f16")),
+        "trt_bf16_enable": str(int(settings.precision == "bf16")),
+    }
+    if settings.engine_cache is not None:
+        folder = str(settings.engine_cache)
+        options |= {
+            "trt_engine_cache_enable": "1", "trt_engine_cache_path": folder,
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": folder,
+        }  # fmt: skip
+    if settings.batch_sizes and profile:
+        least, most = settings.batch_sizes[0], settings.batch_sizes[-1]
+        for bound, rows in (("min", least), ("opt", most), ("max", most)):
+            shapes = ",".join(f"{name}:{'x'.join(map(str, (rows, *shape[1:])))}" for name, shape in profile.items())
+            options[f"trt_profile_{bound}_shapes"] = shapes
+    return options
+
+
+def _openvino(settings: ProviderSettings, device: str, wide: bool) -> dict[str, str]:
+    # Left to itself OpenVINO computes in bfloat16 on some machines; it ignores hints that it does not know.
+    properties = {"INFERENCE_PRECISION_HINT": settings.precision}
+    if device == "CPU":
+        threads, streams = (settings.wide_cores, 1) if wide else (settings.lanes, settings.lanes)
+        properties |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(streams)}
+    return {"device_type": device, "load_config": json.dumps({device.partition(".")[0]: properties})}
+
+
+def _check_nodes(session: ort.InferenceSession, model: Path, shown: str, wanted: str) -> None:
+    """BadConfig where the session has not the provider, or no node runs on it; the nodes that run elsewhere are logged."""
+    if wanted not in session.get_providers():
+        raise BadConfig.of("provider", shown, f"{wanted} to start; onnxruntime fell back to {session.get_providers()[0]}")
+    nodes: dict[str, list[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        nodes.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+    if not nodes.get(wanted):
+        raise BadConfig.of("provider", shown, f"one that knows the nodes of {model}; onnxruntime runs all of them on the CPU")
+    for provider, kinds in nodes.items():
+        if provider != wanted:
+            total = sum(map(len, nodes.values()))
+            log.warning("%s: %d of %d nodes run on %s: %s", model, len(kinds), total, provider, ", ".join(sorted(set(kinds))))
+
+
+def _loads_on_cpu(model: Path) -> bool:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    try:
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception:
+        return False
+    return True
+
+
+def _missing_library(provider: ProviderName) -> str | None:
+    """Why the provider's library cannot be loaded, in the loader's words; onnxruntime only logs them."""
+    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
+    if not library.exists():
+        return None  # not Linux: onnxruntime's own check has to do
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        driver = "; libcuda.so.1 is NVIDIA's driver" if "libcuda.so.1" in str(error) else ""
+        return f"{error}{driver}"
+    return None
+
+
+def _preload_tensorrt() -> None:
+    """Load the libraries of the wheel tensorrt-cu13-libs, where it is installed."""
+    found = importlib.util.find_spec("tensorrt_libs")
+    for folder in (found.submodule_search_locations or []) if found is not None else []:
+        for name in ("libnvinfer.so.10", "libnvonnxparser.so.10"):
+            if (Path(folder) / name).exists():
+                ctypes.CDLL(str(Path(folder) / name), mode=ctypes.RTLD_GLOBAL)
+
+
+def _shown(settings: ProviderSettings, device: str) -> str:
+    return f"{settings.provider} on {device}" if device else settings.provider
+
+
+def _first_line(error: Exception) -> str:
+    """What onnxruntime said, without the C++ that it begins with."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
