@@ -5,7 +5,10 @@ compare-and-set, which is what several servers will need of Postgres too.
 """
 
 import fcntl
+import mmap
+import os
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +32,8 @@ CREATE TABLE IF NOT EXISTS active (
     generation INTEGER NOT NULL, activated_s REAL NOT NULL,
     PRIMARY KEY (model, model_version)) STRICT;
 """
+
+_NUMBER = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -66,23 +71,83 @@ class Active:
         """Expected positive rate, float64 [label], 0 to 1; 0 where a label has no threshold."""
         return np.nan_to_num(self.policy.expected_rates())
 
+    @cached_property
+    def per_decision(self) -> NDArray[np.float64]:
+        """What one decision adds to the counters of `cutpoint.server.metrics` whatever it is, float64 [counter, label]."""
+        rates = self.rates * self.decides
+        return np.stack([self.decides.astype(float), np.zeros(len(rates)), rates, rates * (1 - rates)])
+
     def prepared(self) -> Self:
         """The same, with everything worked out that an answer needs: not to be done while one waits for it."""
-        _ = self.thresholds, self.decides, self.probabilities, self.rates
+        _ = self.thresholds, self.decides, self.probabilities, self.rates, self.per_decision
         return self
 
 
-class PolicyStore:
-    """Policies of all models of one server, on disk; of one, because another would not see which policy is active now."""
+class Generation:
+    """A number in a file that several processes map: whoever changes what is active raises it, before saying that it is done.
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create the store in `folder`; BadConfig where that cannot be."""
+    Two that raise it at a time may raise it once; both of their changes are on disk by then, for whoever sees the new number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Map `path`, made where it is missing."""
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END) < _NUMBER.size:
+                file.truncate(_NUMBER.size)
+            self._map = mmap.mmap(file.fileno(), _NUMBER.size)
+
+    @property
+    def value(self) -> int:
+        """The number now; a tenth of a microsecond."""
+        found: int = _NUMBER.unpack_from(self._map)[0]
+        return found
+
+    def bump(self) -> None:
+        """Raise it."""
+        _NUMBER.pack_into(self._map, 0, (self.value + 1) & 0xFFFFFFFFFFFFFFFF)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Have a state folder for oneself, until the process ends, however it ends; BadConfig where another server has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError as error:
+        found = f"{folder} (in use by another server)"
+        raise BadConfig.of("state folder", found, "one of its own for each server, see --state") from error
+    except OSError as error:
+        raise BadConfig(f"state folder {folder} cannot be used ({error}); expected a writable one, see --state") from error
+
+
+class PolicyStore:
+    """Policies of all models of one server, on disk; of one, because another would not see which policy is active now.
+
+    Attributes:
+        generation: where several processes are that server, what tells them of changes; None otherwise.
+    """
+
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        """Open or create the store in `folder`; BadConfig where that cannot be.
+
+        `shared` is for a worker, whose supervisor has the folder.
+        """
         self._lock = threading.Lock()
+        self._alone = folder / "alone"
         with ExitStack() as undo:
+            if not shared:
+                undo.enter_context(own_folder(folder))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._owner = undo.enter_context((folder / "lock").open("a"))
-                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, however it ends
+                self.generation = Generation(folder / "generation") if shared else None
+                if self.generation is not None:
+                    undo.callback(self.generation.close)
                 self._db = sqlite3.connect(
                     folder / "policies.sqlite3", check_same_thread=False, isolation_level=None, timeout=10.0
                 )
@@ -90,20 +155,23 @@ class PolicyStore:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._db.executescript(_SCHEMA)
-            except BlockingIOError as error:
-                found = f"{folder} (in use by another server)"
-                raise BadConfig.of("state folder", found, "one of its own for each server, see --state") from error
             except (OSError, sqlite3.Error) as error:
                 raise BadConfig(
                     f"state folder {folder} cannot be used ({error}); expected a writable one, see --state"
                 ) from error
-            undo.pop_all()
+            self._undo = undo.pop_all()
 
     def close(self) -> None:
         """Close the file and let another server have the folder."""
         with self._lock:
-            self._db.close()
-            self._owner.close()
+            self._undo.close()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Look and then change without another worker in between."""
+        with self._alone.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def add(self, policy: Policy, *, shipped: bool = False) -> Policy:
         """Store a policy under the next version number of its model and return it with that number."""
@@ -164,6 +232,8 @@ class PolicyStore:
             try:
                 yield
                 self._db.execute("COMMIT")
+                if self.generation is not None:
+                    self.generation.bump()
             except BaseException:
                 if self._db.in_transaction:  # sqlite rolls back by itself when the disk is full
                     self._db.execute("ROLLBACK")
