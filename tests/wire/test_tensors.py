@@ -7,12 +7,14 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import (
     DATATYPES,
+    SharedSlice,
     array_of,
     datatype_of,
     decode_inputs,
     decode_outputs,
     encode_input,
     encode_raw,
+    shared_slice,
     tensor_of,
 )
 from hypothesis import given, settings
@@ -176,6 +178,103 @@ def test_what_does_not_fit_is_named(message: oip.ModelInferRequest, text: str) -
         decode_inputs(message)
 
 
+def shared(datatype: str, shape: tuple[int, ...], byte_size: int, name: str) -> oip.ModelInferRequest.InferInputTensor:
+    """An input at byte 8 of the region "r"."""
+    tensor = described(datatype, shape, name)
+    tensor.parameters["shared_memory_region"].string_param = "r"
+    tensor.parameters["shared_memory_byte_size"].int64_param = byte_size
+    tensor.parameters["shared_memory_offset"].int64_param = 8
+    return tensor
+
+
+class Region:
+    """Shared memory with one region, which keeps what it was asked."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.asked = content, [("", 0, 0)][:0]
+
+    def read(self, region: str, offset: int, byte_size: int) -> memoryview:
+        self.asked.append((region, offset, byte_size))
+        return memoryview(self.content)[offset : offset + byte_size]
+
+
+@pytest.mark.parametrize("datatype", sorted(DATATYPES))
+def test_inputs_in_shared_memory_are_laid_out_as_raw_contents(datatype: str) -> None:
+    array = sample(datatype)
+    raw = encode_raw(array)
+    region = Region(b"8 before" + raw + b"after")
+    found = decode_inputs(request(shared(datatype, (2, 3), len(raw), "x")), region.read)["x"]
+    assert_same(found, array)
+    assert region.asked == [("r", 8, len(raw))]
+
+
+def test_raw_contents_belong_to_the_inputs_that_are_not_shared() -> None:
+    one, one_raw = encode_input("one", np.arange(3, dtype=np.int32))
+    two, two_raw = encode_input("two", np.arange(4, dtype=np.float64))
+    region = Region(bytes(8) + np.float32([1, 2]).tobytes())
+    message = request(shared("FP32", (2,), 8, "a"), one, shared("FP32", (1,), 4, "b"), two, raw=(one_raw, two_raw))
+    found = decode_inputs(message, region.read)
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "a": [1, 2], "one": [0, 1, 2], "b": [1], "two": [0, 1, 2, 3],
+    }  # fmt: skip
+    with_typed = request(typed("INT32", (1,), [7], "c"), shared("FP32", (1,), 4, "b"))
+    assert decode_inputs(with_typed, region.read)["c"].tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            request(shared("FP32", (1,), 4, "x"), raw=(b"0000",)),
+            "raw_input_contents for model 'm' is 1 entries; expected 0, one per input that is not in shared memory",
+        ),
+        (request(shared("FP32", (1,), 4, "x"), described("FP32", (1,), "y")), "fp32_contents of input 'y' for model 'm' is 0"),
+        (
+            request(shared("FP32", (2, 3), 23, "x")),
+            r"byte_size of input 'x' for model 'm' is 23 bytes; expected 24 bytes for FP32 \[2, 3\]",
+        ),
+        (request(shared("BYTES", (2,), 4, "x")), "raw contents of input 'x' for model 'm' is 4 bytes; expected 2 elements"),
+        (request(shared("FP31", (1,), 4, "x")), "datatype of input 'x'"),
+        (request(shared("FP32", (-1,), 4, "x")), "shape of input 'x'"),
+        (request(shared("FP32", (1,), 4, "x"), shared("FP32", (1,), 4, "x")), "input 'x' for model 'm' is given twice"),
+    ],
+)
+def test_what_does_not_fit_in_shared_memory_is_named(message: oip.ModelInferRequest, text: str) -> None:
+    with pytest.raises(BadRequest, match=text):
+        decode_inputs(message, Region(bytes(64)).read)
+
+
+def test_an_input_is_in_one_place() -> None:
+    tensor = shared("FP32", (1,), 4, "x")
+    tensor.contents.fp32_contents.append(1.0)
+    with pytest.raises(BadRequest, match="unexpected 'content' provided when using shared memory for input 'x' for model 'm'"):
+        decode_inputs(request(tensor), Region(bytes(64)).read)
+
+
+def test_shared_memory_that_is_off_is_never_read_as_something_else() -> None:
+    with pytest.raises(BadRequest, match="region of input 'x' for model 'm' is 'r'; expected none: shared memory is off here"):
+        decode_inputs(request(shared("FP32", (1,), 4, "x")))
+
+
+def test_where_a_tensor_is_said_to_be() -> None:
+    tensor = shared("FP32", (1,), 4, "x")
+    assert shared_slice("x", tensor.parameters) == SharedSlice("r", 8, 4)
+    del tensor.parameters["shared_memory_offset"]
+    tensor.parameters["shared_memory_byte_size"].uint64_param = 5
+    assert shared_slice("x", tensor.parameters) == SharedSlice("r", 0, 5)
+    assert shared_slice("x", described("FP32", (1,)).parameters) is None
+    before = tensor.SerializeToString(deterministic=True)
+    shared_slice("x", tensor.parameters)
+    assert tensor.SerializeToString(deterministic=True) == before, "looking a parameter up must not make it"
+
+
+def test_bf16_is_refused_by_its_name() -> None:
+    with pytest.raises(
+        BadRequest, match="datatype of input 'x' for model 'm' is BF16, which numpy has not; expected FP32 or FP16"
+    ):
+        decode_inputs(request(described("BF16", (1,)), raw=(b"00",)))
+
+
 SIZES = st.one_of(st.integers(-2, 5), st.sampled_from([1 << 20, 1 << 40, (1 << 63) - 1, -(1 << 63)]))
 
 
@@ -194,6 +293,12 @@ def messages(draw: st.DrawFn) -> oip.ModelInferRequest:
             tensor.contents.fp32_contents.extend(draw(st.lists(st.floats(width=32), max_size=4)))
             tensor.contents.bytes_contents.extend(draw(st.lists(st.binary(max_size=5), max_size=4)))
             tensor.contents.bool_contents.extend(draw(st.lists(st.booleans(), max_size=4)))
+        for parameter in draw(st.sets(st.sampled_from(["region", "byte_size", "offset"]))):
+            value = tensor.parameters[f"shared_memory_{parameter}"]
+            value.SetInParent()
+            field = draw(st.sampled_from(["string_param", "int64_param", "uint64_param", "double_param", None]))
+            if field is not None:
+                setattr(value, field, "r" if field == "string_param" else draw(st.integers(0, 40)))
     message.raw_input_contents.extend(draw(st.lists(st.binary(max_size=40), max_size=4)))
     return message
 
@@ -202,7 +307,7 @@ def messages(draw: st.DrawFn) -> oip.ModelInferRequest:
 @given(messages())
 def test_an_arbitrary_message_is_read_or_a_bad_request(message: oip.ModelInferRequest) -> None:
     try:
-        arrays = decode_inputs(message)
+        arrays = decode_inputs(message, lambda region, offset, byte_size: memoryview(bytes(byte_size)))
     except BadRequest:
         return
     for tensor in message.inputs:

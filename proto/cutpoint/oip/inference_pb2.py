@@ -2,6 +2,7 @@
 """Message classes of the Open Inference Protocol, in a descriptor pool of their own."""
 
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.internal import enum_type_wrapper
 
 POOL = descriptor_pool.DescriptorPool()
 DESCRIPTOR = POOL.AddSerializedFile(
@@ -103,24 +104,306 @@ DESCRIPTOR = POOL.AddSerializedFile(
     b'e.InferParameterR\x05value:\x028\x01\x1aX\n\x0fP'
     b'arametersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key'
     b'\x12/\n\x05value\x18\x02 \x01(\x0b2\x19.inference.Infe'
-    b'rParameterR\x05value:\x028\x012\xfc\x03\n\x14GRPCIn'
-    b'ferenceService\x12K\n\nServerLive\x12\x1c.i'
-    b'nference.ServerLiveRequest\x1a\x1d.inf'
-    b'erence.ServerLiveResponse"\x00\x12N\n\x0bS'
-    b'erverReady\x12\x1d.inference.ServerRea'
-    b'dyRequest\x1a\x1e.inference.ServerRead'
-    b'yResponse"\x00\x12K\n\nModelReady\x12\x1c.infe'
-    b'rence.ModelReadyRequest\x1a\x1d.infere'
-    b'nce.ModelReadyResponse"\x00\x12W\n\x0eServ'
-    b'erMetadata\x12 .inference.ServerMet'
-    b'adataRequest\x1a!.inference.ServerM'
-    b'etadataResponse"\x00\x12T\n\rModelMetada'
-    b'ta\x12\x1f.inference.ModelMetadataRequ'
-    b'est\x1a .inference.ModelMetadataRes'
-    b'ponse"\x00\x12K\n\nModelInfer\x12\x1c.inferenc'
-    b'e.ModelInferRequest\x1a\x1d.inference.'
-    b'ModelInferResponse"\x00b\x06proto3'
+    b'rParameterR\x05value:\x028\x01"\x85\x01\n\x18ModelS'
+    b'treamInferResponse\x12#\n\rerror_mess'
+    b'age\x18\x01 \x01(\tR\x0cerrorMessage\x12D\n\x0einfer'
+    b'_response\x18\x02 \x01(\x0b2\x1d.inference.Mode'
+    b'lInferResponseR\rinferResponse"B\n'
+    b'\x12ModelConfigRequest\x12\x12\n\x04name\x18\x01 \x01('
+    b'\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07versio'
+    b'n"E\n\x13ModelConfigResponse\x12.\n\x06conf'
+    b'ig\x18\x01 \x01(\x0b2\x16.inference.ModelConfig'
+    b'R\x06config"F\n\x16ModelStatisticsReque'
+    b'st\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07versio'
+    b'n\x18\x02 \x01(\tR\x07version"9\n\x11StatisticDur'
+    b'ation\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12\x0e\n\x02n'
+    b's\x18\x02 \x01(\x04R\x02ns"\xf2\x03\n\x0fInferStatistics\x12'
+    b'6\n\x07success\x18\x01 \x01(\x0b2\x1c.inference.Sta'
+    b'tisticDurationR\x07success\x120\n\x04fail\x18'
+    b'\x02 \x01(\x0b2\x1c.inference.StatisticDurat'
+    b'ionR\x04fail\x122\n\x05queue\x18\x03 \x01(\x0b2\x1c.infer'
+    b'ence.StatisticDurationR\x05queue\x12A\n'
+    b'\rcompute_input\x18\x04 \x01(\x0b2\x1c.inference'
+    b'.StatisticDurationR\x0ccomputeInput'
+    b'\x12A\n\rcompute_infer\x18\x05 \x01(\x0b2\x1c.infere'
+    b'nce.StatisticDurationR\x0ccomputeIn'
+    b'fer\x12C\n\x0ecompute_output\x18\x06 \x01(\x0b2\x1c.in'
+    b'ference.StatisticDurationR\rcompu'
+    b'teOutput\x129\n\tcache_hit\x18\x07 \x01(\x0b2\x1c.in'
+    b'ference.StatisticDurationR\x08cache'
+    b'Hit\x12;\n\ncache_miss\x18\x08 \x01(\x0b2\x1c.infere'
+    b'nce.StatisticDurationR\tcacheMiss'
+    b'"\x86\x03\n\x17InferResponseStatistics\x12A\n\r'
+    b'compute_infer\x18\x01 \x01(\x0b2\x1c.inference.'
+    b'StatisticDurationR\x0ccomputeInfer\x12'
+    b'C\n\x0ecompute_output\x18\x02 \x01(\x0b2\x1c.infere'
+    b'nce.StatisticDurationR\rcomputeOu'
+    b'tput\x126\n\x07success\x18\x03 \x01(\x0b2\x1c.inferenc'
+    b'e.StatisticDurationR\x07success\x120\n\x04'
+    b'fail\x18\x04 \x01(\x0b2\x1c.inference.Statistic'
+    b'DurationR\x04fail\x12C\n\x0eempty_response'
+    b'\x18\x05 \x01(\x0b2\x1c.inference.StatisticDura'
+    b'tionR\remptyResponse\x124\n\x06cancel\x18\x06 '
+    b'\x01(\x0b2\x1c.inference.StatisticDuratio'
+    b'nR\x06cancel"\x80\x02\n\x14InferBatchStatisti'
+    b'cs\x12\x1d\n\nbatch_size\x18\x01 \x01(\x04R\tbatchSiz'
+    b'e\x12A\n\rcompute_input\x18\x02 \x01(\x0b2\x1c.infer'
+    b'ence.StatisticDurationR\x0ccomputeI'
+    b'nput\x12A\n\rcompute_infer\x18\x03 \x01(\x0b2\x1c.in'
+    b'ference.StatisticDurationR\x0ccompu'
+    b'teInfer\x12C\n\x0ecompute_output\x18\x04 \x01(\x0b2'
+    b'\x1c.inference.StatisticDurationR\rc'
+    b'omputeOutput"N\n\x0bMemoryUsage\x12\x12\n\x04t'
+    b'ype\x18\x01 \x01(\tR\x04type\x12\x0e\n\x02id\x18\x02 \x01(\x03R\x02id\x12'
+    b'\x1b\n\tbyte_size\x18\x03 \x01(\x04R\x08byteSize"\xb6\x04\n'
+    b'\x0fModelStatistics\x12\x12\n\x04name\x18\x01 \x01(\tR\x04'
+    b'name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12%'
+    b'\n\x0elast_inference\x18\x03 \x01(\x04R\rlastInfe'
+    b"rence\x12'\n\x0finference_count\x18\x04 \x01(\x04R\x0e"
+    b"inferenceCount\x12'\n\x0fexecution_coun"
+    b't\x18\x05 \x01(\x04R\x0eexecutionCount\x12C\n\x0finfer'
+    b'ence_stats\x18\x06 \x01(\x0b2\x1a.inference.Inf'
+    b'erStatisticsR\x0einferenceStats\x12@\n\x0b'
+    b'batch_stats\x18\x07 \x03(\x0b2\x1f.inference.In'
+    b'ferBatchStatisticsR\nbatchStats\x129'
+    b'\n\x0cmemory_usage\x18\x08 \x03(\x0b2\x16.inference'
+    b'.MemoryUsageR\x0bmemoryUsage\x12T\n\x0eres'
+    b'ponse_stats\x18\t \x03(\x0b2-.inference.Mo'
+    b'delStatistics.ResponseStatsEntry'
+    b'R\rresponseStats\x1ad\n\x12ResponseStats'
+    b'Entry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x128\n\x05value'
+    b'\x18\x02 \x01(\x0b2".inference.InferResponse'
+    b'StatisticsR\x05value:\x028\x01"V\n\x17ModelSt'
+    b'atisticsResponse\x12;\n\x0bmodel_stats\x18'
+    b'\x01 \x03(\x0b2\x1a.inference.ModelStatistic'
+    b'sR\nmodelStats"\xba\x01\n\x18ModelRepositor'
+    b'yParameter\x12\x1f\n\nbool_param\x18\x01 \x01(\x08H\x00'
+    b'R\tboolParam\x12!\n\x0bint64_param\x18\x02 \x01(\x03'
+    b'H\x00R\nint64Param\x12#\n\x0cstring_param\x18\x03'
+    b' \x01(\tH\x00R\x0bstringParam\x12!\n\x0bbytes_par'
+    b'am\x18\x04 \x01(\x0cH\x00R\nbytesParamB\x12\n\x10parame'
+    b'ter_choice"W\n\x16RepositoryIndexReq'
+    b"uest\x12'\n\x0frepository_name\x18\x01 \x01(\tR\x0er"
+    b'epositoryName\x12\x14\n\x05ready\x18\x02 \x01(\x08R\x05re'
+    b'ady"\xca\x01\n\x17RepositoryIndexResponse\x12'
+    b'E\n\x06models\x18\x01 \x03(\x0b2-.inference.Repo'
+    b'sitoryIndexResponse.ModelIndexR\x06'
+    b'models\x1ah\n\nModelIndex\x12\x12\n\x04name\x18\x01 \x01'
+    b'(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07versi'
+    b'on\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n\x06reas'
+    b'on\x18\x04 \x01(\tR\x06reason"\x9f\x02\n\x1aRepositoryM'
+    b"odelLoadRequest\x12'\n\x0frepository_na"
+    b'me\x18\x01 \x01(\tR\x0erepositoryName\x12\x1d\n\nmode'
+    b'l_name\x18\x02 \x01(\tR\tmodelName\x12U\n\nparam'
+    b'eters\x18\x03 \x03(\x0b25.inference.Reposito'
+    b'ryModelLoadRequest.ParametersEnt'
+    b'ryR\nparameters\x1ab\n\x0fParametersEntr'
+    b'y\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05value\x18\x02 \x01'
+    b'(\x0b2#.inference.ModelRepositoryPa'
+    b'rameterR\x05value:\x028\x01"\x1d\n\x1bRepository'
+    b'ModelLoadResponse"\xa3\x02\n\x1cRepository'
+    b"ModelUnloadRequest\x12'\n\x0frepository"
+    b'_name\x18\x01 \x01(\tR\x0erepositoryName\x12\x1d\n\nm'
+    b'odel_name\x18\x02 \x01(\tR\tmodelName\x12W\n\npa'
+    b'rameters\x18\x03 \x03(\x0b27.inference.Repos'
+    b'itoryModelUnloadRequest.Paramete'
+    b'rsEntryR\nparameters\x1ab\n\x0fParameter'
+    b'sEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05valu'
+    b'e\x18\x02 \x01(\x0b2#.inference.ModelReposit'
+    b'oryParameterR\x05value:\x028\x01"\x1f\n\x1dRepos'
+    b'itoryModelUnloadResponse"5\n\x1fSyst'
+    b'emSharedMemoryStatusRequest\x12\x12\n\x04n'
+    b'ame\x18\x01 \x01(\tR\x04name"\xd7\x02\n SystemShared'
+    b'MemoryStatusResponse\x12R\n\x07regions\x18'
+    b'\x01 \x03(\x0b28.inference.SystemSharedMe'
+    b'moryStatusResponse.RegionsEntryR'
+    b'\x07regions\x1ai\n\x0cRegionStatus\x12\x12\n\x04name'
+    b'\x18\x01 \x01(\tR\x04name\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16'
+    b'\n\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x1b\n\tbyte_s'
+    b'ize\x18\x04 \x01(\x04R\x08byteSize\x1at\n\x0cRegionsEn'
+    b'try\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12N\n\x05value\x18\x02'
+    b' \x01(\x0b28.inference.SystemSharedMem'
+    b'oryStatusResponse.RegionStatusR\x05'
+    b'value:\x028\x01"~\n!SystemSharedMemoryR'
+    b'egisterRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04na'
+    b'me\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n\x06offset\x18\x03'
+    b' \x01(\x04R\x06offset\x12\x1b\n\tbyte_size\x18\x04 \x01(\x04R'
+    b'\x08byteSize"$\n"SystemSharedMemoryR'
+    b'egisterResponse"9\n#SystemSharedM'
+    b'emoryUnregisterRequest\x12\x12\n\x04name\x18\x01'
+    b' \x01(\tR\x04name"&\n$SystemSharedMemory'
+    b'UnregisterResponse"\xcd\x01\n\x12ModelInst'
+    b'anceGroup\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n'
+    b'\x05count\x18\x02 \x01(\x05R\x05count\x12\x12\n\x04gpus\x18\x03 \x03('
+    b'\x05R\x04gpus\x126\n\x04kind\x18\x04 \x01(\x0e2".inferenc'
+    b'e.ModelInstanceGroup.KindR\x04kind"'
+    b'A\n\x04Kind\x12\r\n\tKIND_AUTO\x10\x00\x12\x0c\n\x08KIND_G'
+    b'PU\x10\x01\x12\x0c\n\x08KIND_CPU\x10\x02\x12\x0e\n\nKIND_MODEL'
+    b'\x10\x03"*\n\x12ModelTensorReshape\x12\x14\n\x05shap'
+    b'e\x18\x01 \x03(\x03R\x05shape"\x84\x03\n\nModelInput\x12\x12\n'
+    b'\x04name\x18\x01 \x01(\tR\x04name\x120\n\tdata_type\x18\x02'
+    b' \x01(\x0e2\x13.inference.DataTypeR\x08dataT'
+    b'ype\x124\n\x06format\x18\x03 \x01(\x0e2\x1c.inference.'
+    b'ModelInput.FormatR\x06format\x12\x12\n\x04dim'
+    b's\x18\x04 \x03(\x03R\x04dims\x127\n\x07reshape\x18\x05 \x01(\x0b2\x1d'
+    b'.inference.ModelTensorReshapeR\x07r'
+    b'eshape\x12&\n\x0fis_shape_tensor\x18\x06 \x01(\x08R'
+    b'\risShapeTensor\x12,\n\x12allow_ragged_b'
+    b'atch\x18\x07 \x01(\x08R\x10allowRaggedBatch\x12\x1a\n\x08'
+    b'optional\x18\x08 \x01(\x08R\x08optional";\n\x06Form'
+    b'at\x12\x0f\n\x0bFORMAT_NONE\x10\x00\x12\x0f\n\x0bFORMAT_NH'
+    b'WC\x10\x01\x12\x0f\n\x0bFORMAT_NCHW\x10\x02"\xef\x01\n\x0bModelO'
+    b'utput\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x120\n\tdat'
+    b'a_type\x18\x02 \x01(\x0e2\x13.inference.DataTyp'
+    b'eR\x08dataType\x12\x12\n\x04dims\x18\x03 \x03(\x03R\x04dims\x12'
+    b'%\n\x0elabel_filename\x18\x04 \x01(\tR\rlabelFi'
+    b'lename\x127\n\x07reshape\x18\x05 \x01(\x0b2\x1d.infere'
+    b'nce.ModelTensorReshapeR\x07reshape\x12'
+    b'&\n\x0fis_shape_tensor\x18\x06 \x01(\x08R\risShap'
+    b'eTensor"\xbe\x02\n\x12ModelVersionPolicy\x12>'
+    b'\n\x06latest\x18\x01 \x01(\x0b2$.inference.Model'
+    b'VersionPolicy.LatestH\x00R\x06latest\x125'
+    b'\n\x03all\x18\x02 \x01(\x0b2!.inference.ModelVer'
+    b'sionPolicy.AllH\x00R\x03all\x12D\n\x08specifi'
+    b'c\x18\x03 \x01(\x0b2&.inference.ModelVersion'
+    b'Policy.SpecificH\x00R\x08specific\x1a+\n\x06L'
+    b'atest\x12!\n\x0cnum_versions\x18\x01 \x01(\rR\x0bnum'
+    b'Versions\x1a\x05\n\x03All\x1a&\n\x08Specific\x12\x1a\n\x08v'
+    b'ersions\x18\x01 \x03(\x03R\x08versionsB\x0f\n\rpolic'
+    b'y_choice"\xaa\x02\n\x10ModelQueuePolicy\x12P\n'
+    b'\x0etimeout_action\x18\x01 \x01(\x0e2).inferenc'
+    b'e.ModelQueuePolicy.TimeoutAction'
+    b'R\rtimeoutAction\x12@\n\x1cdefault_timeo'
+    b'ut_microseconds\x18\x02 \x01(\x04R\x1adefaultTi'
+    b'meoutMicroseconds\x124\n\x16allow_timeo'
+    b'ut_override\x18\x03 \x01(\x08R\x14allowTimeoutO'
+    b'verride\x12$\n\x0emax_queue_size\x18\x04 \x01(\rR'
+    b'\x0cmaxQueueSize"&\n\rTimeoutAction\x12\n'
+    b'\n\x06REJECT\x10\x00\x12\t\n\x05DELAY\x10\x01"\xb7\x04\n\x14ModelD'
+    b'ynamicBatching\x120\n\x14preferred_batc'
+    b'h_size\x18\x01 \x03(\x05R\x12preferredBatchSize'
+    b'\x12?\n\x1cmax_queue_delay_microseconds'
+    b'\x18\x02 \x01(\x04R\x19maxQueueDelayMicrosecond'
+    b's\x12+\n\x11preserve_ordering\x18\x03 \x01(\x08R\x10pr'
+    b"eserveOrdering\x12'\n\x0fpriority_level"
+    b's\x18\x04 \x01(\x04R\x0epriorityLevels\x124\n\x16defau'
+    b'lt_priority_level\x18\x05 \x01(\x04R\x14default'
+    b'PriorityLevel\x12M\n\x14default_queue_p'
+    b'olicy\x18\x06 \x01(\x0b2\x1b.inference.ModelQue'
+    b'uePolicyR\x12defaultQueuePolicy\x12l\n\x15'
+    b'priority_queue_policy\x18\x07 \x03(\x0b28.in'
+    b'ference.ModelDynamicBatching.Pri'
+    b'orityQueuePolicyEntryR\x13priorityQ'
+    b'ueuePolicy\x1ac\n\x18PriorityQueuePolic'
+    b'yEntry\x12\x10\n\x03key\x18\x01 \x01(\x04R\x03key\x121\n\x05valu'
+    b'e\x18\x02 \x01(\x0b2\x1b.inference.ModelQueuePo'
+    b'licyR\x05value:\x028\x01"3\n\x0eModelParamete'
+    b'r\x12!\n\x0cstring_value\x18\x01 \x01(\tR\x0bstringV'
+    b'alue"6\n\x16ModelTransactionPolicy\x12\x1c'
+    b'\n\tdecoupled\x18\x01 \x01(\x08R\tdecoupled",\n\x12'
+    b'ModelResponseCache\x12\x16\n\x06enable\x18\x01 \x01'
+    b'(\x08R\x06enable"\xcc\x07\n\x0bModelConfig\x12\x12\n\x04na'
+    b'me\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08platform\x18\x02 \x01(\t'
+    b'R\x08platform\x12D\n\x0eversion_policy\x18\x03 \x01'
+    b'(\x0b2\x1d.inference.ModelVersionPolic'
+    b'yR\rversionPolicy\x12$\n\x0emax_batch_si'
+    b'ze\x18\x04 \x01(\x05R\x0cmaxBatchSize\x12+\n\x05input\x18'
+    b'\x05 \x03(\x0b2\x15.inference.ModelInputR\x05in'
+    b'put\x12.\n\x06output\x18\x06 \x03(\x0b2\x16.inference.'
+    b'ModelOutputR\x06output\x12D\n\x0einstance_'
+    b'group\x18\x07 \x03(\x0b2\x1d.inference.ModelIns'
+    b'tanceGroupR\rinstanceGroup\x124\n\x16def'
+    b'ault_model_filename\x18\x08 \x01(\tR\x14defau'
+    b'ltModelFilename\x12G\n\x0bmetric_tags\x18\n'
+    b' \x03(\x0b2&.inference.ModelConfig.Met'
+    b'ricTagsEntryR\nmetricTags\x12L\n\x10dyna'
+    b'mic_batching\x18\x0b \x01(\x0b2\x1f.inference.M'
+    b'odelDynamicBatchingH\x00R\x0fdynamicBa'
+    b'tching\x12F\n\nparameters\x18\x0e \x03(\x0b2&.inf'
+    b'erence.ModelConfig.ParametersEnt'
+    b'ryR\nparameters\x12\x18\n\x07backend\x18\x11 \x01(\tR'
+    b'\x07backend\x12[\n\x18model_transaction_po'
+    b'licy\x18\x13 \x01(\x0b2!.inference.ModelTran'
+    b'sactionPolicyR\x16modelTransactionP'
+    b'olicy\x12D\n\x0eresponse_cache\x18\x18 \x01(\x0b2\x1d.'
+    b'inference.ModelResponseCacheR\rre'
+    b'sponseCache\x1a=\n\x0fMetricTagsEntry\x12\x10'
+    b'\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR'
+    b'\x05value:\x028\x01\x1aX\n\x0fParametersEntry\x12\x10\n'
+    b'\x03key\x18\x01 \x01(\tR\x03key\x12/\n\x05value\x18\x02 \x01(\x0b2\x19'
+    b'.inference.ModelParameterR\x05value'
+    b':\x028\x01B\x13\n\x11scheduling_choice*\xfa\x01\n\x08Da'
+    b'taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE'
+    b'_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0f\n\x0bTYPE_'
+    b'UINT16\x10\x03\x12\x0f\n\x0bTYPE_UINT32\x10\x04\x12\x0f\n\x0bTYP'
+    b'E_UINT64\x10\x05\x12\r\n\tTYPE_INT8\x10\x06\x12\x0e\n\nTYP'
+    b'E_INT16\x10\x07\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYP'
+    b'E_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE'
+    b'_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x12\x0f\n\x0bTYPE_S'
+    b'TRING\x10\r\x12\r\n\tTYPE_BF16\x10\x0e2\xaf\x0b\n\x14GRPCI'
+    b'nferenceService\x12K\n\nServerLive\x12\x1c.'
+    b'inference.ServerLiveRequest\x1a\x1d.in'
+    b'ference.ServerLiveResponse"\x00\x12N\n\x0b'
+    b'ServerReady\x12\x1d.inference.ServerRe'
+    b'adyRequest\x1a\x1e.inference.ServerRea'
+    b'dyResponse"\x00\x12K\n\nModelReady\x12\x1c.inf'
+    b'erence.ModelReadyRequest\x1a\x1d.infer'
+    b'ence.ModelReadyResponse"\x00\x12W\n\x0eSer'
+    b'verMetadata\x12 .inference.ServerMe'
+    b'tadataRequest\x1a!.inference.Server'
+    b'MetadataResponse"\x00\x12T\n\rModelMetad'
+    b'ata\x12\x1f.inference.ModelMetadataReq'
+    b'uest\x1a .inference.ModelMetadataRe'
+    b'sponse"\x00\x12K\n\nModelInfer\x12\x1c.inferen'
+    b'ce.ModelInferRequest\x1a\x1d.inference'
+    b'.ModelInferResponse"\x00\x12[\n\x10ModelSt'
+    b'reamInfer\x12\x1c.inference.ModelInfer'
+    b'Request\x1a#.inference.ModelStreamI'
+    b'nferResponse"\x00(\x010\x01\x12N\n\x0bModelConfi'
+    b'g\x12\x1d.inference.ModelConfigRequest'
+    b'\x1a\x1e.inference.ModelConfigResponse'
+    b'"\x00\x12Z\n\x0fModelStatistics\x12!.inferenc'
+    b'e.ModelStatisticsRequest\x1a".infer'
+    b'ence.ModelStatisticsResponse"\x00\x12Z'
+    b'\n\x0fRepositoryIndex\x12!.inference.Re'
+    b'positoryIndexRequest\x1a".inference'
+    b'.RepositoryIndexResponse"\x00\x12f\n\x13Re'
+    b'positoryModelLoad\x12%.inference.Re'
+    b'positoryModelLoadRequest\x1a&.infer'
+    b'ence.RepositoryModelLoadResponse'
+    b'"\x00\x12l\n\x15RepositoryModelUnload\x12\'.in'
+    b'ference.RepositoryModelUnloadReq'
+    b'uest\x1a(.inference.RepositoryModel'
+    b'UnloadResponse"\x00\x12u\n\x18SystemShared'
+    b'MemoryStatus\x12*.inference.SystemS'
+    b'haredMemoryStatusRequest\x1a+.infer'
+    b'ence.SystemSharedMemoryStatusRes'
+    b'ponse"\x00\x12{\n\x1aSystemSharedMemoryReg'
+    b'ister\x12,.inference.SystemSharedMe'
+    b'moryRegisterRequest\x1a-.inference.'
+    b'SystemSharedMemoryRegisterRespon'
+    b'se"\x00\x12\x81\x01\n\x1cSystemSharedMemoryUnreg'
+    b'ister\x12..inference.SystemSharedMe'
+    b'moryUnregisterRequest\x1a/.inferenc'
+    b'e.SystemSharedMemoryUnregisterRe'
+    b'sponse"\x00b\x06proto3'
 )
+DataType = enum_type_wrapper.EnumTypeWrapper(DESCRIPTOR.enum_types_by_name["DataType"])
+TYPE_INVALID = 0
+TYPE_BOOL = 1
+TYPE_UINT8 = 2
+TYPE_UINT16 = 3
+TYPE_UINT32 = 4
+TYPE_UINT64 = 5
+TYPE_INT8 = 6
+TYPE_INT16 = 7
+TYPE_INT32 = 8
+TYPE_INT64 = 9
+TYPE_FP16 = 10
+TYPE_FP32 = 11
+TYPE_FP64 = 12
+TYPE_STRING = 13
+TYPE_BF16 = 14
 ServerLiveRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ServerLiveRequest"])
 ServerLiveResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ServerLiveResponse"])
 ServerReadyRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ServerReadyRequest"])
@@ -135,3 +418,38 @@ InferParameter = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_nam
 InferTensorContents = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["InferTensorContents"])
 ModelInferRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelInferRequest"])
 ModelInferResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelInferResponse"])
+ModelStreamInferResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelStreamInferResponse"])
+ModelConfigRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelConfigRequest"])
+ModelConfigResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelConfigResponse"])
+ModelStatisticsRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelStatisticsRequest"])
+StatisticDuration = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["StatisticDuration"])
+InferStatistics = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["InferStatistics"])
+InferResponseStatistics = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["InferResponseStatistics"])
+InferBatchStatistics = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["InferBatchStatistics"])
+MemoryUsage = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["MemoryUsage"])
+ModelStatistics = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelStatistics"])
+ModelStatisticsResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelStatisticsResponse"])
+ModelRepositoryParameter = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelRepositoryParameter"])
+RepositoryIndexRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryIndexRequest"])
+RepositoryIndexResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryIndexResponse"])
+RepositoryModelLoadRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryModelLoadRequest"])
+RepositoryModelLoadResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryModelLoadResponse"])
+RepositoryModelUnloadRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryModelUnloadRequest"])
+RepositoryModelUnloadResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["RepositoryModelUnloadResponse"])
+SystemSharedMemoryStatusRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryStatusRequest"])
+SystemSharedMemoryStatusResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryStatusResponse"])
+SystemSharedMemoryRegisterRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryRegisterRequest"])
+SystemSharedMemoryRegisterResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryRegisterResponse"])
+SystemSharedMemoryUnregisterRequest = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryUnregisterRequest"])
+SystemSharedMemoryUnregisterResponse = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["SystemSharedMemoryUnregisterResponse"])
+ModelInstanceGroup = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelInstanceGroup"])
+ModelTensorReshape = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelTensorReshape"])
+ModelInput = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelInput"])
+ModelOutput = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelOutput"])
+ModelVersionPolicy = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelVersionPolicy"])
+ModelQueuePolicy = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelQueuePolicy"])
+ModelDynamicBatching = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelDynamicBatching"])
+ModelParameter = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelParameter"])
+ModelTransactionPolicy = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelTransactionPolicy"])
+ModelResponseCache = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelResponseCache"])
+ModelConfig = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["ModelConfig"])

@@ -1,12 +1,13 @@
 """Numpy arrays to the Open Inference Protocol's tensors and back.
 
 Raw contents are little-endian, row-major, without padding. A BYTES element is its length as uint32 and its bytes. Reading raw
-contents costs microseconds, typed contents a thousand times as much; both are accepted, only raw is written.
+contents costs microseconds, typed contents a thousand times as much; both are accepted, only raw is written. A tensor may also
+be in shared memory, laid out as raw contents are; its parameters say where.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from cutpoint.errors import BadRequest
@@ -35,6 +36,15 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+_REGION = "shared_memory_region"
+
+
+class SharedSlice(NamedTuple):
+    """Where a tensor is in shared memory: `byte_size` bytes from `offset` on in the region registered as `region`."""
+
+    region: str
+    offset: int
+    byte_size: int
 
 
 class _Described(Protocol):
@@ -68,8 +78,32 @@ def encode_input(name: str, array: NDArray[Any]) -> tuple[oip.ModelInferRequest.
     return tensor, encode_raw(array)
 
 
-def decode_inputs(request: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
-    """A request's inputs by name, from raw or typed contents; arrays from raw contents are read-only views.
+def shared_slice(name: str, parameters: Mapping[str, oip.InferParameter]) -> SharedSlice | None:
+    """Where the parameters of a tensor say that it is in shared memory; None where they do not.
+
+    Raises:
+        BadRequest: a parameter has another type than Triton's, is missing or negative; the message has `name` in it.
+    """
+    if _REGION not in parameters:
+        return None
+    region = parameters[_REGION]
+    if region.WhichOneof("parameter_choice") != "string_param":
+        raise BadRequest.of(f"{_REGION} of {name}", _parameter(region), "a string_param, the name of a registered region")
+    offset = _size("shared_memory_offset", name, parameters, "0 or more bytes as int64_param")
+    byte_size = _size("shared_memory_byte_size", name, parameters, "the bytes of the tensor as int64_param")
+    if byte_size is None:
+        raise BadRequest.of(f"shared_memory_byte_size of {name}", "not given", "the bytes of the tensor as int64_param")
+    return SharedSlice(region.string_param, offset or 0, byte_size)
+
+
+def decode_inputs(
+    request: oip.ModelInferRequest, read_shared: Callable[[str, int, int], memoryview] | None = None
+) -> dict[str, NDArray[Any]]:
+    """A request's inputs by name, from raw or typed contents or shared memory; arrays from raw contents are read-only views.
+
+    Args:
+        request: an input in shared memory takes no entry of `raw_input_contents`: the entries belong to the others, in order.
+        read_shared: region, offset, byte_size to as many bytes; without it an input in shared memory is refused.
 
     Raises:
         BadRequest: no inputs, one name twice, raw and typed contents mixed, an unknown datatype, a negative size, or a count of
@@ -79,23 +113,30 @@ def decode_inputs(request: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
     if not request.inputs:
         raise BadRequest.of(f"inputs for model '{model}'", "empty", "at least one tensor")
     raws = list(request.raw_input_contents)
-    if raws:
-        for tensor in request.inputs:
-            if tensor.HasField("contents"):
-                raise BadRequest(
-                    "contents field must not be specified when using raw_input_contents for "
-                    f"'{tensor.name}' for model '{model}'"
-                )
-        if len(raws) != len(request.inputs):
-            raise BadRequest.of(
-                f"raw_input_contents for model '{model}'", f"{len(raws)} entries", f"{len(request.inputs)}, one per input"
-            )
     arrays: dict[str, NDArray[Any]] = {}
-    for i, tensor in enumerate(request.inputs):
-        name = f"input '{tensor.name}' for model '{model}'"
-        if tensor.name in arrays:
+    taken = 0
+    for tensor in request.inputs:
+        key = tensor.name
+        name = f"input '{key}' for model '{model}'"
+        if key in arrays:
             raise BadRequest.of(name, "given twice", "each input once")
-        arrays[tensor.name] = _from_raw(name, tensor, raws[i]) if raws else _from_contents(name, tensor)
+        parameters = tensor.parameters
+        shared = shared_slice(name, parameters) if parameters else None
+        if shared is not None:
+            arrays[key] = _from_shared(name, tensor, shared, read_shared)
+        elif not raws:
+            arrays[key] = _from_contents(name, tensor)
+        elif tensor.HasField("contents"):
+            raise BadRequest(
+                f"contents field must not be specified when using raw_input_contents for '{key}' for model '{model}'"
+            )
+        elif taken == len(raws):
+            raise _wrong_count(request)
+        else:
+            arrays[key] = _from_raw(name, tensor, raws[taken])
+            taken += 1
+    if taken != len(raws):
+        raise _wrong_count(request)
     return arrays
 
 
@@ -121,8 +162,7 @@ def array_of(name: str, tensor: v1.Tensor) -> NDArray[Any]:
 
 
 def _from_raw(name: str, tensor: "_Described | v1.Tensor", raw: bytes) -> NDArray[Any]:
-    dtype, shape = _declared(name, tensor.datatype, tensor.shape)
-    count = math.prod(shape)
+    dtype, shape, count = _declared(name, tensor.datatype, tensor.shape)
     if dtype.kind == "O":
         return _split_bytes(name, raw, count).reshape(shape)
     if len(raw) != count * dtype.itemsize:
@@ -131,14 +171,31 @@ def _from_raw(name: str, tensor: "_Described | v1.Tensor", raw: bytes) -> NDArra
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
+def _from_shared(
+    name: str, tensor: Any, shared: SharedSlice, read: Callable[[str, int, int], memoryview] | None
+) -> NDArray[Any]:
+    if tensor.HasField("contents"):
+        raise BadRequest(f"unexpected 'content' provided when using shared memory for {name}")
+    if read is None:
+        raise BadRequest.of(f"{_REGION} of {name}", repr(shared.region), "none: shared memory is off here; send raw contents")
+    dtype, shape, count = _declared(name, tensor.datatype, tensor.shape)
+    if dtype.kind == "O":
+        return _split_bytes(name, bytes(read(*shared)), count).reshape(shape)
+    # Before it is read: what is declared is what the server lets a request have of its memory.
+    if shared.byte_size != count * dtype.itemsize:
+        wanted = f"{count * dtype.itemsize} bytes for {tensor.datatype} {list(shape)}"
+        raise BadRequest.of(f"shared_memory_byte_size of {name}", f"{shared.byte_size} bytes", wanted)
+    return np.frombuffer(read(*shared), dtype).reshape(shape)
+
+
 def _from_contents(name: str, tensor: Any) -> NDArray[Any]:
-    dtype, shape = _declared(name, tensor.datatype, tensor.shape)
+    dtype, shape, count = _declared(name, tensor.datatype, tensor.shape)
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise BadRequest.of(f"contents of {name}", tensor.datatype, "raw contents for this datatype")
     values: Sequence[Any] = getattr(tensor.contents, field)
-    if len(values) != math.prod(shape):
-        wanted = f"{math.prod(shape)} for {tensor.datatype} {list(shape)}"
+    if len(values) != count:
+        wanted = f"{count} for {tensor.datatype} {list(shape)}"
         raise BadRequest.of(f"{field} of {name}", f"{len(values)} elements", wanted)
     try:
         return np.array(values, dtype).reshape(shape)
@@ -146,15 +203,44 @@ def _from_contents(name: str, tensor: Any) -> NDArray[Any]:
         raise BadRequest.of(f"{field} of {name}", "a number out of range", f"numbers that fit {tensor.datatype}") from None
 
 
-def _declared(name: str, datatype: str, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _declared(name: str, datatype: str, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """The dtype, the shape and how many elements that is."""
     dtype = DATATYPES.get(datatype)
     if dtype is None:
+        if datatype == "BF16":
+            raise BadRequest.of(f"datatype of {name}", "BF16, which numpy has not", "FP32 or FP16")
         raise BadRequest.of(f"datatype of {name}", repr(datatype), "one of " + ", ".join(DATATYPES))
     sizes = tuple(shape)
+    least = min(sizes, default=1)
     # numpy multiplies empty axes' neighbours too, and knows 64 axes.
-    if len(sizes) > 32 or any(size < 0 for size in sizes) or math.prod(max(size, 1) for size in sizes) > 1 << 40:
+    most = math.prod(sizes) if least > 0 else math.prod(max(size, 1) for size in sizes)
+    if len(sizes) > 32 or least < 0 or most > 1 << 40:
         raise BadRequest.of(f"shape of {name}", list(sizes), "sizes from 0, within reason")
-    return dtype, sizes
+    return dtype, sizes, most if least else 0
+
+
+def _wrong_count(request: oip.ModelInferRequest) -> BadRequest:
+    count = sum(_REGION not in tensor.parameters for tensor in request.inputs)
+    each = "one per input" if count == len(request.inputs) else "one per input that is not in shared memory"
+    found = f"{len(request.raw_input_contents)} entries"
+    return BadRequest.of(f"raw_input_contents for model '{request.model_name}'", found, f"{count}, {each}")
+
+
+def _size(parameter: str, name: str, parameters: Mapping[str, oip.InferParameter], expected: str) -> int | None:
+    if parameter not in parameters:
+        return None
+    value = parameters[parameter]
+    size = {"int64_param": value.int64_param, "uint64_param": value.uint64_param}.get(
+        value.WhichOneof("parameter_choice") or ""
+    )
+    if size is None or size < 0:
+        raise BadRequest.of(f"{parameter} of {name}", _parameter(value), expected)
+    return size
+
+
+def _parameter(value: oip.InferParameter) -> str:
+    choice = value.WhichOneof("parameter_choice")
+    return "empty" if choice is None else f"{choice} {getattr(value, choice)!r}"
 
 
 def _split_bytes(name: str, raw: bytes, count: int) -> NDArray[np.object_]:
