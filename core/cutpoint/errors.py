@@ -22,10 +22,13 @@ Where each one breaks the flow:
     |   `-- PolicyNotFound     no such policy version of that model
     |-- NotCalibrated          decisions were asked of a model that has no active policy
     |-- Conflict               compare-and-set lost: somebody else changed it first
+    |-- Unauthenticated        no token, or one that this server does not know
+    |-- PermissionDenied       the caller is known, and its roles do not allow this
     |-- BadScores              the model answered NaN
     |-- Overloaded             refused before any work; retry later, somewhere else
     |-- Unavailable            not serving: starting, stopping, or unreachable
     |-- DeadlineExceeded       the caller's time ran out
+    |-- Aborted                the run was stopped, since nobody waited for it any more
     |-- MissingPart            an optional part (trainer, server) is not installed
     `-- InternalError          nobody foresaw it; details are in the log
 
@@ -116,6 +119,18 @@ class Conflict(CutpointError):
     reason = "conflict"
 
 
+class Unauthenticated(CutpointError):
+    """The server wants to know who calls, and no token came, or none that it knows."""
+
+    reason = "unauthenticated"
+
+
+class PermissionDenied(CutpointError):
+    """The caller is known, and its roles do not allow this."""
+
+    reason = "permission_denied"
+
+
 class BadScores(CutpointError):
     """The model answered NaN, so there is nothing to decide on."""
 
@@ -138,6 +153,12 @@ class DeadlineExceeded(CutpointError):
     """The caller's time ran out before the answer was ready."""
 
     reason = "deadline_exceeded"
+
+
+class Aborted(CutpointError):
+    """A model's run was stopped before its end, since nobody waited for it any more."""
+
+    reason = "aborted"
 
 
 class MissingPart(CutpointError):
