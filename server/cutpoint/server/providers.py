@@ -5,8 +5,10 @@ back to the CPU with a line in its log: whole sessions where a library or a devi
 does not know them. So three things are checked: what the build has, what the session has, and which nodes went where.
 """
 
+import contextlib
 import ctypes
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -17,12 +19,13 @@ from typing import Any, Literal, Self
 import onnxruntime as ort
 from cutpoint.errors import BadBundle, BadConfig
 from cutpoint.validation import Record, first_problem
+from onnxruntime.capi import _pybind_state
 from pydantic import Field, ValidationError, model_validator
 
 log = logging.getLogger("cutpoint.server")
 
 ProviderName = Literal["cpu", "cuda", "tensorrt", "openvino"]
-_ONNXRUNTIME: dict[ProviderName, str] = {
+ONNXRUNTIME: dict[ProviderName, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -51,8 +54,8 @@ class ProviderSettings(Record):
         wide_threads: cores of a run that has the machine to itself, on a CPU; 0 for all, 1 for no such runs.
         tf32: whether cuda may round float32 factors to 10 bits of mantissa. For tensorrt onnxruntime has no such option.
         gpu_memory_mib: what the arena of cuda may take of a device; 0 for all.
-        shrink_above_mib: a run with larger inputs gives the memory that it took back to the system, which costs it a third
-            of its time on a CPU; 0 for never.
+        shrink_above_mib: a run with larger inputs gives the memory that it took back to the system, which costs a CPU about
+            an eighth of the run's time; 0 for never.
         batch_sizes: numbers of rows that runs are padded to, increasing: tensorrt builds its engine for them, cuda captures a
             graph of each.
         cuda_graphs: whether cuda captures graphs. All nodes must run on it, and every input but its rows be of a fixed size.
@@ -74,7 +77,9 @@ class ProviderSettings(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.precision not in _PRECISIONS[self.provider]:
-            raise ValueError(f"precision {self.precision} is for openvino and tensorrt; a bundle can hold a {self.precision} graph")
+            raise ValueError(
+                f"precision {self.precision} is for openvino and tensorrt; a bundle can hold a {self.precision} graph"
+            )
         if self.devices and self.provider == "cpu":
             raise ValueError(f"devices {list(self.devices)} are of cuda, tensorrt or openvino; the provider is cpu")
         if self.provider in ("cuda", "tensorrt") and not all(device.isdecimal() for device in self.devices):
@@ -116,9 +121,9 @@ def check_provider(settings: ProviderSettings) -> None:
     """Find out without a model whether the provider can be had.
 
     Raises:
-        BadConfig: this onnxruntime was built without it, a library is missing, or there is no such device.
+        BadConfig: this onnxruntime was built without it, or OpenVINO has no such device. Libraries show with a model.
     """
-    wanted, available = _ONNXRUNTIME[settings.provider], ort.get_available_providers()
+    wanted, available = ONNXRUNTIME[settings.provider], ort.get_available_providers()
     if wanted not in available:
         raise BadConfig.of(
             "provider", settings.provider, f"one that onnxruntime {ort.__version__} has here ({', '.join(available)}); for "
@@ -126,21 +131,25 @@ def check_provider(settings: ProviderSettings) -> None:
             "onnxruntime each",
         )  # fmt: skip
     if settings.provider == "openvino":
-        found = tuple(ort.get_available_openvino_device_ids())
+        found = tuple(_openvino_devices())
         for device in settings.instances:
             if device not in found:  # onnxruntime would run on its own CPU provider instead, and name OpenVINO's
                 raise BadConfig.of("device", device, f"one that OpenVINO finds on this machine: {', '.join(found)}")
     if settings.provider in ("cuda", "tensorrt"):
-        ort.preload_dlls()  # the libraries that came as wheels are on no search path
+        # The libraries that came as wheels are on no search path. What it prints shows with a model; stdout is not its own.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
         if settings.provider == "tensorrt":
             _preload_tensorrt()
-        missing = _missing_library(settings.provider)
-        if missing is not None:
-            raise BadConfig.of("provider", settings.provider, f"its libraries to load, but {missing}")
 
 
 def open_session(
-    model: Path, settings: ProviderSettings, device: str, *, wide: bool = False, profile: Mapping[str, Sequence[int]] | None = None
+    model: Path,
+    settings: ProviderSettings,
+    device: str,
+    *,
+    wide: bool = False,
+    profile: Mapping[str, Sequence[int]] | None = None,
 ) -> ort.InferenceSession:
     """A session of `model` on `device`, or an error that says what stands in the way.
 
@@ -155,7 +164,7 @@ def open_session(
         BadBundle: the file is no model that onnxruntime can load.
         BadConfig: the provider or the device cannot be had, or no node of the graph runs on it.
     """
-    wanted = _ONNXRUNTIME[settings.provider]
+    wanted = ONNXRUNTIME[settings.provider]
     providers = _providers(settings, device, wide, profile or {})
     options = _session_options(settings, wide)
     try:
@@ -163,8 +172,11 @@ def open_session(
         session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises a dozen classes without a common parent of its own
         if settings.provider == "cpu" or not _loads_on_cpu(model):
-            raise BadBundle(f"{model} cannot be loaded by onnxruntime {ort.__version__}: {_first_line(error)}") from error
-        raise BadConfig.of("provider", _shown(settings, device), f"it to load {model}, but: {_first_line(error)}") from error
+            raise BadBundle(f"{model} cannot be loaded by onnxruntime {ort.__version__}: {_said(error)}") from error
+        _check_libraries(settings)
+        raise BadConfig.of("provider", _shown(settings, device), f"it to load {model}, but: {_said(error)}") from error
+    if wanted not in session.get_providers():
+        _check_libraries(settings)
     if settings.provider != "cpu":
         _check_nodes(session, model, _shown(settings, device), wanted)
     return session
@@ -173,7 +185,6 @@ def open_session(
 def run_options(settings: ProviderSettings, device: str, input_bytes: int) -> ort.RunOptions:
     """Options of one run: its own, since `terminate` is one of them."""
     options = ort.RunOptions()
-    options.log_severity_level = _FATAL
     if settings.shrink_above_mib and input_bytes > settings.shrink_above_mib * 2**20:
         arena = f"gpu:{device}" if settings.provider in ("cuda", "tensorrt") else "cpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
@@ -184,10 +195,14 @@ def _session_options(settings: ProviderSettings, wide: bool) -> ort.SessionOptio
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     options.inter_op_num_threads = 1
+    # For each shape it would plan one block of memory; with batches of any size that doubles what is held and gains nothing.
+    options.enable_mem_pattern = False
     if settings.provider == "cpu" and wide:
         options.intra_op_num_threads = settings.wide_cores
-        # Threads spin for each other's part within a run, since a wake-up costs more than most nodes take, and sleep after it.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # A thread spins for the others' part of a node, since to wake it costs more than most parts take; but no longer than
+        # that, and never between runs. More and smaller parts leave less to wait for when a core is taken away meanwhile.
+        for key, value in (("intra_op.spin_duration_us", "200"), ("force_spinning_stop", "1"), ("dynamic_block_base", "4")):
+            options.add_session_config_entry(f"session.{key}", value)
     else:
         options.intra_op_num_threads = 1
         if settings.provider != "cpu":
@@ -243,12 +258,18 @@ def _tensorrt(settings: ProviderSettings, device: str, profile: Mapping[str, Seq
 
 
 def _openvino(settings: ProviderSettings, device: str, wide: bool) -> dict[str, str]:
-    # Left to itself OpenVINO computes in bfloat16 on some machines; it ignores hints that it does not know.
-    properties = {"INFERENCE_PRECISION_HINT": settings.precision}
+    # Always stated: no machine's or version's default may decide what scores are computed in.
+    properties: dict[str, str] = {"INFERENCE_PRECISION_HINT": settings.precision}
     if device == "CPU":
         threads, streams = (settings.wide_cores, 1) if wide else (settings.lanes, settings.lanes)
         properties |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(streams)}
     return {"device_type": device, "load_config": json.dumps({device.partition(".")[0]: properties})}
+
+
+def _openvino_devices() -> list[str]:
+    """What OpenVINO finds here: "CPU", "GPU", "GPU.1", "NPU"."""
+    devices: list[str] = _pybind_state.get_available_openvino_device_ids()  # the build's own; not among the public names
+    return devices
 
 
 def _check_nodes(session: ort.InferenceSession, model: Path, shown: str, wanted: str) -> None:
@@ -274,6 +295,13 @@ def _loads_on_cpu(model: Path) -> bool:
     except Exception:
         return False
     return True
+
+
+def _check_libraries(settings: ProviderSettings) -> None:
+    """BadConfig where a library is missing: asked once onnxruntime has tried, since it has to load its own libraries first."""
+    missing = _missing_library(settings.provider)
+    if missing is not None:
+        raise BadConfig.of("provider", settings.provider, f"its libraries to load, but {missing}")
 
 
 def _missing_library(provider: ProviderName) -> str | None:
@@ -302,7 +330,7 @@ def _shown(settings: ProviderSettings, device: str) -> str:
     return f"{settings.provider} on {device}" if device else settings.provider
 
 
-def _first_line(error: Exception) -> str:
-    """What onnxruntime said, without the C++ that it begins with."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+def _said(error: Exception) -> str:
+    """What onnxruntime said: the last line's end, since it begins with C++ and ends with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if len(lines[-1]) <= 400 else f"...{lines[-1][-400:]}"
