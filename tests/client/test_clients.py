@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ def awaited(target: str, call: Callable[[AioClient], Awaitable[Any]], timeout_s:
 
 
 def assert_equal(one: Scores, other: Scores) -> None:
-    for field in fields(Scores):
-        a, b = getattr(one, field.name), getattr(other, field.name)
+    for name in ("logits", "scores", "decisions", "labels", "model", "model_version", "policy_version", "undecided_labels"):
+        a, b = getattr(one, name), getattr(other, name)
         if isinstance(a, np.ndarray):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)

@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 import pytest
 from cutpoint import errors
-from cutpoint.client import AioClient, Client, messages
+from cutpoint.client import AioClient, Client, inference
+from cutpoint.client import calibration as calibrations
 from cutpoint.dataset import SparseRows
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
@@ -37,23 +38,28 @@ def answer(policy: int | None = 1, version: str = "1", rows: int = 2, **outputs:
     return response
 
 
+def sent(x: Any) -> list[oip.ModelInferRequest]:
+    """The requests of an array, as protobuf reads their bytes."""
+    return [oip.ModelInferRequest.FromString(part.message) for part in inference.Asked("m", "2").parts(x)]
+
+
 def test_parts_are_joined_in_order() -> None:
     parts = [answer(rows=rows, logits=np.full((rows, 1), rows, np.float32)) for rows in (2, 1, 3)]
-    scores = messages.scores_of(parts)
+    scores = inference.Asked("m").scores_of(parts)
     assert scores.logits[:, 0].tolist() == [2, 2, 1, 3, 3, 3]
     assert (len(scores), scores.policy_version, scores.undecided_labels) == (6, 1, 0)
-    assert messages.scores_of([answer(policy=None)] * 2).decisions is None
+    assert inference.Asked("m").scores_of([answer(policy=None)] * 2).decisions is None
 
 
 @pytest.mark.parametrize("second", [answer(policy=2), answer(policy=None), answer(version="2")])
 def test_a_policy_that_changes_between_parts_is_a_conflict(second: oip.ModelInferResponse) -> None:
     with pytest.raises(errors.Conflict, match="the policy of model 'm' changed while these rows were scored"):
-        messages.scores_of([answer(), second, answer()])
+        inference.Asked("m").scores_of([answer(), second, answer()])
 
 
 def test_a_model_without_logits_is_a_bad_input() -> None:
     with pytest.raises(errors.BadInput, match=r"model 'm' is without outputs \['logits', 'scores', 'labels'\]"):
-        messages.scores_of([oip.ModelInferResponse(model_name="m", model_version="1")])
+        inference.Asked("m").scores_of([oip.ModelInferResponse(model_name="m", model_version="1")])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_a_model_without_logits_is_a_bad_input() -> None:
 )
 def test_large_arrays_are_split_between_rows(shape: tuple[int, ...], parts: int) -> None:
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    requests = [part.request for part in messages.infer_parts("m", x, "2", "x")]
+    requests = sent(x)
     assert len(requests) == parts
     assert {(request.model_name, request.model_version) for request in requests} == {("m", "2")}
     np.testing.assert_array_equal(np.concatenate([decode_inputs(request)["x"] for request in requests]), x)
@@ -72,9 +78,11 @@ def test_sparse_rows_are_sent_dense_and_made_so_a_request_at_a_time(monkeypatch:
     whole, most = x[:], []
     read = SparseRows.__getitem__
     monkeypatch.setattr(SparseRows, "__getitem__", lambda self, rows: most.append(rows) or read(self, rows))
-    requests = [part.request for part in messages.infer_parts("m", x, "2", "x")]
+    requests = sent(x)
     np.testing.assert_array_equal(np.concatenate([decode_inputs(request)["x"] for request in requests]), whole)
-    _, *chunks = messages.calibrate_requests(v1.CalibrateHeader(model="m"), messages.Labelled(np.arange(3000) % 2, inputs=x))
+    _, *chunks = calibrations.calibrate_requests(
+        v1.CalibrateHeader(model="m"), calibrations.Labelled(np.arange(3000) % 2, inputs=x)
+    )
     np.testing.assert_array_equal(np.concatenate([array_of("d", c.chunk.inputs) for c in chunks]), whole)
     assert len(most) == len(requests) + len(chunks)
     assert len(requests) == 3
@@ -88,11 +96,11 @@ def test_calibration_data_are_split_with_their_targets(labels: int, name: str) -
     data = rng.normal(size=(5000, labels)).astype(np.float32)
     header = v1.CalibrateHeader(model="m")
     weights, groups = rng.random(5000), np.array([f"machine {i}" for i in range(5000)])
-    labelled = messages.Labelled(y, weights=weights, groups=groups, **{name: data})
-    first, *chunks = messages.calibrate_requests(header, labelled)
+    labelled = calibrations.Labelled(y, weights=weights, groups=groups, **{name: data})
+    first, *chunks = calibrations.calibrate_requests(header, labelled)
     assert first.header == header
     assert len(chunks) == (5 if name == "inputs" else 4 if labels == 512 else 1)  # logits are not held to rows of an answer
-    assert all(chunk.ByteSize() < messages.REQUEST_BYTES + 1000 for chunk in chunks)
+    assert all(chunk.ByteSize() < inference.REQUEST_BYTES + 1000 for chunk in chunks)
     np.testing.assert_array_equal(np.concatenate([array_of("d", getattr(c.chunk, name)) for c in chunks]), data)
     np.testing.assert_array_equal(np.concatenate([array_of("t", c.chunk.targets) for c in chunks]), np.where(y < 0, 255, y))
     np.testing.assert_array_equal(np.concatenate([array_of("w", c.chunk.weights) for c in chunks]), weights)
@@ -105,7 +113,7 @@ def header_of(objective: str | list[str] = "max_fbeta=1", **given: Any) -> v1.Ca
         "delta": None, "simultaneous": False, "by_group": False, "calibrator": "auto", "min_positives": 0, "shrink": 0.0,
         "fallback": "none", "author": "ann", "activate": True, "allow_undecided": False,
     }  # fmt: skip
-    return messages.calibrate_header("m", 1, objective, **(settings | given))
+    return calibrations.calibrate_header("m", 1, objective, **(settings | given))
 
 
 def test_a_header_says_everything_that_was_asked_for() -> None:
@@ -174,7 +182,7 @@ SURE = {"objective": "recall_at_least=0.5", "delta": 0.1}
 )
 def test_data_that_the_server_would_refuse_are_refused_here(labelled: dict[str, Any], given: dict[str, Any], text: str) -> None:
     with pytest.raises(errors.BadInput) as refused:
-        messages.calibrate_requests(header_of(**given), messages.Labelled(**labelled))
+        calibrations.calibrate_requests(header_of(**given), calibrations.Labelled(**labelled))
     assert text in str(refused.value)
 
 

@@ -2,6 +2,14 @@
 
 from .aio import AioClient as AioClient
 from .client import Client as Client
+from .connection import Connection as Connection
 from .results import Calibration as Calibration
 from .results import PolicySummary as PolicySummary
 from .results import Scores as Scores
+from .retry import Retried as Retried
+from .retry import Retry as Retry
+from .signals import Events as Events
+from .signals import SignalEvent as SignalEvent
+from .signals import SignalOpened as SignalOpened
+from .signals import SignalSummary as SignalSummary
+from .signals import SignalWindows as SignalWindows

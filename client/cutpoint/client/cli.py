@@ -13,8 +13,10 @@ from cutpoint.errors import BadConfig, BadData
 from cutpoint.terminal import console, plain_table, policy_table
 from numpy.typing import NDArray
 
-from .client import TIMEOUT_S, Client
+from .client import Client
 from .difference import difference
+from .follow import followable
+from .options import connected
 from .results import Scores
 
 _OBJECTIVES = (
@@ -27,28 +29,26 @@ app = typer.Typer()
 policy_app = typer.Typer(help="List, show, compare, make and activate a running server's policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy", epilog="Example: cutpoint policy list bearings")
 
-Server = Annotated[str, typer.Option(help="Where the server listens.", metavar="HOST:PORT")]
-Timeout = Annotated[float, typer.Option(help="Deadline of each request, in seconds.")]
 ModelVersion = Annotated[str, typer.Option(help="Version of the model (default: the highest).")]
 Rows = Annotated[Path | None, typer.Option(help="A .npy of row indices to use (default: all rows).")]
 
 
 @app.command(epilog="Example: cutpoint score demo-out/data --model bearings --out scores.npz")
+@connected
+@followable
 def score(
-    data: Annotated[Path, typer.Argument(help="An .npz with key x, or a folder with x.npy.")],
+    client: Client,
+    data: Annotated[Path, typer.Argument(help="An .npz with key x, or a folder with x.npy; with --follow, a signal.")],
     model: Annotated[str, typer.Option(help="Name of the model.")],
-    server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
     rows: Rows = None,
     out: Annotated[Path | None, typer.Option(help="Write logits, scores, decisions, labels, rows here (.npz).")] = None,
-    timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Score data against a running server and show the alerts per label."""
     dataset = read_dataset(data)
     chosen = _chosen(dataset, rows)
     x = dataset.x if rows is None else dataset.x[chosen]  # all rows are read from the file as they are sent
-    with Client(server, timeout_s=timeout_s) as client:
-        scores = client.score(model, x, version=version)
+    scores = client.score(model, x, version=version)
     _print_scores(scores)
     if out is not None:
         _write_scores(out, scores, chosen)
@@ -56,12 +56,10 @@ def score(
 
 
 @policy_app.command("list", epilog="Example: cutpoint policy list bearings")
-def list_policies(
-    model: str, server: Server = "127.0.0.1:8001", version: ModelVersion = "", timeout_s: Timeout = TIMEOUT_S
-) -> None:
+@connected
+def list_policies(client: Client, model: str, version: ModelVersion = "") -> None:
     """The policies of a model, newest first."""
-    with Client(server, timeout_s=timeout_s) as client:
-        found = client.policies(model, version=version)
+    found = client.policies(model, version=version)
     table = plain_table("policy", "active", "objective", "labels", "undecided", "author", "created")
     for line in found:
         mark = "yes" if line.active else ""
@@ -73,45 +71,42 @@ def list_policies(
 
 
 @policy_app.command("get", epilog="Example: cutpoint policy get bearings 1")
+@connected
 def get_policy(
+    client: Client,
     model: str,
     policy: Annotated[int, typer.Argument(help="Version of the policy; 0 for the active one.", min=0)] = 0,
-    server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
-    timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Print one policy as JSON."""
-    with Client(server, timeout_s=timeout_s) as client:
-        print(client.policy(model, policy, version=version).to_json(), end="")
+    print(client.policy(model, policy, version=version).to_json(), end="")
 
 
 @policy_app.command("activate", epilog="Example: cutpoint policy activate bearings 1 --expected-active 2")
+@connected
 def activate_policy(
+    client: Client,
     model: str,
     policy: int,
     expected_active: Annotated[int | None, typer.Option(help="Refuse unless this policy is the active one now.")] = None,
-    server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
-    timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Make a policy the active one; an older one rolls back."""
-    with Client(server, timeout_s=timeout_s) as client:
-        previous = client.activate(model, policy, expected_active=expected_active, version=version)
+    previous = client.activate(model, policy, expected_active=expected_active, version=version)
     print(f"policy {policy} of {model} is active (before: {previous or 'none'})")
 
 
 @policy_app.command("diff", epilog="Example: cutpoint policy diff bearings 1 2")
+@connected
 def diff_policies(
+    client: Client,
     model: str,
     one: Annotated[int, typer.Argument(metavar="A", help="Version of a policy; 0 for the active one.", min=0)],
     other: Annotated[int, typer.Argument(metavar="B", help="Version of the policy to compare it with, likewise.", min=0)],
-    server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
-    timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Show what differs between two policies, label by label."""
-    with Client(server, timeout_s=timeout_s) as client:
-        before, after = (client.policy(model, each, version=version) for each in (one, other))
+    before, after = (client.policy(model, each, version=version) for each in (one, other))
     table, lines = difference(before, after)
     if table is not None:
         console().print(table)
@@ -122,7 +117,9 @@ def diff_policies(
 @policy_app.command(
     "calibrate", epilog="Example: cutpoint policy calibrate bearings recall_at_least=0.8 --data demo-out/data --author ann"
 )
+@connected
 def calibrate_policy(
+    client: Client,
     model: str,
     objective: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help=_OBJECTIVES)],
     data: Annotated[Path | None, typer.Option(help="Labelled data with keys x and y.")] = None,
@@ -147,18 +144,15 @@ def calibrate_policy(
     author: Annotated[str, typer.Option(help="Who asks, for the record.")] = "",
     activate: Annotated[bool, typer.Option(help="Decide by it from now on.")] = True,
     allow_undecided: Annotated[bool, typer.Option(help="Activate although some labels have no threshold.")] = False,
-    server: Server = "127.0.0.1:8001",
     version: ModelVersion = "",
-    timeout_s: Timeout = TIMEOUT_S,
 ) -> None:
     """Choose new thresholds on the server from labelled data. Exit code 1 where it was asked to activate and did not."""
     sources = _labelled(data, rows, histogram or [], by_group)
-    with Client(server, timeout_s=timeout_s) as client:
-        done = client.calibrate(
-            model, objective, **sources, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
-            min_positives=min_positives, shrink=shrink, fallback=fallback, version=version, author=author, activate=activate,
-            allow_undecided=allow_undecided,
-        )  # fmt: skip
+    done = client.calibrate(
+        model, objective, **sources, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
+        min_positives=min_positives, shrink=shrink, fallback=fallback, version=version, author=author, activate=activate,
+        allow_undecided=allow_undecided,
+    )  # fmt: skip
     console().print(policy_table(done.policy))
     print(f"policy {done.policy.version} of {model} is {'active' if done.activated else 'stored, not active'}")
     if activate and not done.activated:

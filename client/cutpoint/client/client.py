@@ -1,6 +1,7 @@
 """The synchronous client."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,34 +12,50 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
 from numpy.typing import ArrayLike
 
-from . import messages, methods
+from . import calibration, methods, signals, streaming
+from .connection import Channel, Connection
+from .inference import Asked
 from .results import Calibration, PolicySummary, Scores
 
 TIMEOUT_S = 60.0
 
 
 class Client:
-    """Scores arrays and manages policies on one server. Thread-safe; use it as a context manager, or call `close`.
+    """Scores arrays and manages policies. Thread-safe; use it as a context manager, or call `close`.
 
-    Every call takes `timeout_s`, its deadline (default: the client's), and raises errors of `cutpoint.errors`: the class that
-    the server raised, `Unavailable` where it cannot be reached, `DeadlineExceeded` where time ran out.
+    Every call takes `timeout_s`, its deadline with all its retries (default: the client's), and raises errors of
+    `cutpoint.errors`: the class that the server raised, `Unavailable` where it cannot be reached, `DeadlineExceeded` where time
+    ran out.
     """
 
     def __init__(
         self,
-        target: str = "127.0.0.1:8001",
+        target: str | Sequence[str] = "127.0.0.1:8001",
+        connection: Connection | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Connect lazily to `target`, "host:port"; with `credentials`, over TLS."""
-        self.target = target
-        self._timeout_s = timeout_s
-        self._channel = (
-            grpc.secure_channel(target, credentials, methods.OPTIONS)
-            if credentials is not None
-            else grpc.insecure_channel(target, methods.OPTIONS)
-        )
+        """Connect lazily.
+
+        Args:
+            target: "host:port", or a list of them, or "dns:///name:port" for all addresses of a name. Of several servers each
+                gets a call in turn; one that is down is left out until it is back. Names in a list are looked up once, now.
+            connection: TLS, token, retries and the rest.
+            timeout_s: deadline of calls that are given none.
+            credentials: gRPC's own, as `Connection.credentials`.
+
+        Raises:
+            BadConfig: a setting that cannot be, or a token that would be sent to another machine without TLS.
+            Unavailable: a name in a list is not known.
+        """
+        self._channel = Channel(grpc, target, Connection.of(connection, credentials), timeout_s)
+        self._closed = threading.Event()
+
+    @property
+    def target(self) -> str:
+        """The servers, as they were given."""
+        return str(self._channel.servers)
 
     def __enter__(self) -> Self:
         return self
@@ -48,10 +65,11 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed.set()
         self._channel.close()
 
     def ready(self, *, timeout_s: float | None = None) -> bool:
-        """Whether the server is ready; raises Unavailable where there is none."""
+        """Whether the server, or the one of several that is asked, is ready; raises Unavailable where there is none."""
         return bool(self._call(methods.SERVER_READY, oip.ServerReadyRequest(), timeout_s).ready)
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -60,27 +78,145 @@ class Client:
             raise Unavailable(f"server {self.target} is not ready: it is starting or stopping")
 
     def score(
-        self, model: str, x: ArrayLike, *, version: str | int = "", input_name: str = "x", timeout_s: float | None = None
+        self,
+        model: str,
+        x: ArrayLike,
+        *,
+        version: str | int = "",
+        input_name: str = "x",
+        outputs: Sequence[str] = (),
+        priority: int = 0,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> Scores:
         """Score rows and get the decisions on them.
 
         Args:
             model: name.
-            x: [row, ...] numbers, sent as float32; split into several requests where it is large.
+            x: [row, ...] numbers, sent as float32; split into several requests where it is large. An array, lists, a pandas
+                frame, or a torch tensor in the processor's memory.
             version: empty for the highest.
             input_name: the graph's input; "x" in bundles that Cutpoint exported.
+            outputs: which of "logits", "scores", "decisions" and "labels" to send back; empty for all. A decision is counted
+                in the server's metrics when it is asked for.
+            priority: among waiting requests smaller ones go first; give what can wait a larger one.
+            request_id: sent with each request, and back.
             timeout_s: deadline of each request.
 
         Raises:
+            BadInput: `x` is not numbers, a frame lacks some, or a tensor is on another device.
             BadRequest: `x` does not fit the model or holds NaN.
             ModelNotFound: no such model or version.
+            NotCalibrated: "decisions" were asked of a model without a policy.
             Conflict: the policy changed between two requests of a large array; score it again.
         """
+        asked = Asked(model, version, input_name, outputs, priority, request_id)
         answers = []
-        for part in messages.infer_parts(model, x, version, input_name):
+        for part in asked.parts(x):
             with part.named():
-                answers.append(self._call(methods.MODEL_INFER, part.request, timeout_s))
-        return messages.scores_of(answers)
+                answers.append(self._call(methods.MODEL_INFER, part.message, timeout_s))
+        return asked.scores_of(answers)
+
+    def stream(
+        self,
+        model: str,
+        batches: Iterable[ArrayLike],
+        *,
+        version: str | int = "",
+        input_name: str = "x",
+        outputs: Sequence[str] = (),
+        priority: int = 0,
+        most_in_flight: int = streaming.IN_FLIGHT,
+        timeout_s: float | None = None,
+    ) -> Iterator[Scores]:
+        """Score batches one after the other over one stream; their scores come in the same order.
+
+        The first batch is read when the first scores are asked for; from then on they are read in a thread of their own, at
+        most `most_in_flight` ahead of the scores. Leaving the loop ends the stream.
+
+        Args:
+            model: name.
+            batches: arrays as `score` takes them, each sent as one request; without end, if you like. What this raises is
+                raised here, after the scores of the batches before.
+            version: empty for the highest.
+            input_name: as for `score`.
+            outputs: as for `score`.
+            priority: as for `score`.
+            most_in_flight: how many batches may be without an answer.
+            timeout_s: deadline of the whole stream; none by default.
+
+        Raises:
+            CutpointError: as for `score`, "batch 3: ..." where the fault is in one, counted from 0. It ends the stream; nothing
+                is sent twice.
+        """
+        asked = Asked(model, version, input_name, outputs, priority)
+        requests = streaming.Requests(asked, batches, most_in_flight)
+        return self._stream(requests, streaming.Answers(asked), timeout_s)
+
+    def _stream(self, requests: streaming.Requests, answers: streaming.Answers, timeout_s: float | None) -> Iterator[Scores]:
+        method, call = methods.MODEL_STREAM_INFER, None
+        try:
+            with streaming.naming(lambda: answers.given), self._channel.errors(method):
+                call = self._channel.on(method)(iter(requests), timeout=timeout_s, metadata=self._channel.metadata())
+                for message in call:
+                    for scores in answers.of(message):
+                        requests.answered()
+                        yield scores
+            streaming.finish(requests, answers)
+        finally:
+            requests.close()
+            if call is not None:
+                call.cancel()
+
+    def stream_signal(
+        self,
+        model: str,
+        chunks: Iterable[ArrayLike],
+        *,
+        version: str | int = "",
+        rate_hz: float | None = None,
+        start_s: float = 0.0,
+        labels: Sequence[str] = (),
+        events: signals.Events | None = None,
+        events_only: bool = False,
+        sequence_windows: int | None = None,
+        scale: float | None = None,
+        offset: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> Iterator[signals.SignalPart]:
+        """Score a signal as it comes: every window once, in order, as soon as it is certain, and events.
+
+        What comes back is that of scoring the whole recording at once, however it is cut into chunks: first a `SignalOpened`,
+        then `SignalWindows`, last a `SignalSummary`. Chunks are read in a thread of gRPC's, as fast as the server takes them.
+        Leaving the loop ends the signal.
+
+        Args:
+            model: name, of a model of windows.
+            chunks: [sample] or [sample, channel] numbers, of any length, sent as float32; without end, if you like. What this
+                raises is raised here.
+            version: empty for the highest when the signal begins.
+            rate_hz: of the samples; None for the model's. Another rate is resampled by the server.
+            start_s: when the first sample was taken, on any clock; times of windows and events are on the same.
+            labels: whose results are wanted; empty for all.
+            events: how positive windows are joined to events; None for no events.
+            events_only: send back no windows.
+            sequence_windows: score sequences of so many windows, each for itself; None for the context that the model needs,
+                where that is known, else sequences as it takes or was trained on.
+            scale: send whole numbers of 16 bits, half as many bytes; a value is scale * number + offset.
+            offset: with `scale`.
+            timeout_s: deadline of the whole signal; none by default.
+
+        Raises:
+            BadInput: a setting or a chunk does not fit, or a sample is NaN; the message names it. It ends the signal.
+            ModelNotFound: no such model or version.
+            NotCalibrated: `events_only` of a model without a policy.
+            Unavailable: the server stops, or cannot be reached; nothing is sent twice.
+        """
+        asked = signals.SignalAsked(
+            model, version, rate_hz=rate_hz, start_s=start_s, labels=labels, events=events, events_only=events_only,
+            sequence_windows=sequence_windows, scale=scale, offset=offset,
+        )  # fmt: skip
+        return signals.stream_signal(self._channel, asked, chunks, timeout_s)
 
     def calibrate(
         self,
@@ -138,26 +274,26 @@ class Client:
             Uncalibratable: no label can get a threshold; the message says why, per label.
             Conflict: somebody else activated a policy meanwhile; nothing was stored.
         """
-        header = messages.calibrate_header(
+        header = calibration.calibrate_header(
             model, version, objective, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
             min_positives=min_positives, shrink=shrink, fallback=fallback, author=author, activate=activate,
             allow_undecided=allow_undecided,
         )  # fmt: skip
-        labelled = messages.Labelled(targets, inputs, logits, histograms, weights, groups)
-        requests = messages.calibrate_requests(header, labelled)
-        return messages.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
+        labelled = calibration.Labelled(targets, inputs, logits, histograms, weights, groups)
+        requests = calibration.calibrate_requests(header, labelled)
+        return calibration.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
 
     def policies(self, model: str, *, version: str | int = "", timeout_s: float | None = None) -> list[PolicySummary]:
         """The policies of a model, newest first."""
         request = v1.ListPoliciesRequest(model=model, model_version=str(version))
-        return [messages.summary_of(m) for m in self._call(methods.LIST_POLICIES, request, timeout_s).policies]
+        return [calibration.summary_of(m) for m in self._call(methods.LIST_POLICIES, request, timeout_s).policies]
 
     def policy(self, model: str, policy_version: int = 0, *, version: str | int = "", timeout_s: float | None = None) -> Policy:
         """One policy, by default the active one; PolicyNotFound where there is none."""
         request = v1.GetPolicyRequest(
-            model=model, model_version=str(version), version=messages.whole_number("policy_version", policy_version, 0)
+            model=model, model_version=str(version), version=calibration.whole_number("policy_version", policy_version, 0)
         )
-        return messages.policy_of(self._call(methods.GET_POLICY, request, timeout_s).policy)
+        return calibration.policy_of(self._call(methods.GET_POLICY, request, timeout_s).policy)
 
     def activate(
         self,
@@ -177,12 +313,16 @@ class Client:
         request = v1.ActivatePolicyRequest(
             model=model,
             model_version=str(version),
-            version=messages.whole_number("policy_version", policy_version, 1),
+            version=calibration.whole_number("policy_version", policy_version, 1),
             expected_active=expected_active,
         )
         return int(self._call(methods.ACTIVATE_POLICY, request, timeout_s).previous)
 
     def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
-        with methods.typed_errors(self.target):
-            call = method.on(self._channel)
-            return call(request, timeout=self._timeout_s if timeout_s is None else timeout_s, wait_for_ready=wait_for_ready)
+        for attempt in self._channel.attempts(method, timeout_s):
+            with attempt:
+                return self._channel.on(method)(
+                    request, timeout=attempt.timeout_s, metadata=self._channel.metadata(), wait_for_ready=wait_for_ready
+                )
+            self._closed.wait(attempt.delay_s)
+        raise AssertionError("attempts end with an answer or an error")

@@ -1,9 +1,8 @@
-"""Arrays to requests and responses to results; everything that the sync and the async client share."""
+"""Labelled data to the messages of Calibrate, and policies back from theirs; what the sync and the async client share."""
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,91 +11,17 @@ from cutpoint.calibration.curve import check_weights
 from cutpoint.calibration.notation import parse_objective
 from cutpoint.calibration.plan import Plan
 from cutpoint.calibration.policy import Policy
-from cutpoint.dataset import as_rows, target_codes
-from cutpoint.errors import BadInput, BadRequest, Conflict, InternalError
-from cutpoint.oip import inference_pb2 as oip
+from cutpoint.dataset import target_codes
+from cutpoint.errors import BadInput, InternalError
 from cutpoint.v1 import calibration_pb2 as v1
-from cutpoint.wire import decode_outputs, encode_input, tensor_of
+from cutpoint.wire import tensor_of
 from numpy.typing import ArrayLike, NDArray
 
-from .results import Calibration, PolicySummary, Scores
+from .arrays import array_of, rows_of
+from .inference import rows_per_request
+from .results import Calibration, PolicySummary
 
-# A request is kept below this many bytes, and below this many rows because the answer may be much larger than the request:
-# 4 features in, 512 labels out. Well under the server's limits, and small enough for its batches.
-REQUEST_BYTES = 8 << 20
-REQUEST_ROWS = 1024
 _LOGITS_BYTES = 4 << 20
-_OUTPUTS = ("logits", "scores", "labels")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows `start` to `stop` of an array of `total`, as a request of their own."""
-
-    start: int
-    stop: int
-    total: int
-    request: oip.ModelInferRequest
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Have a BadRequest say which rows it speaks of, where they are not all: its indices count from `start`."""
-        try:
-            yield
-        except BadRequest as error:
-            if self.stop - self.start == self.total:
-                raise
-            raise BadRequest(f"rows {self.start} to {self.stop - 1} of x, counted from {self.start}: {error}") from error
-
-
-def infer_parts(model: str, x: ArrayLike, version: str | int, input_name: str) -> Iterator[Part]:
-    """One request, or several where `x` is large, split between rows; made, and read from `x`, as they are asked for."""
-    array = as_rows(x)
-    if array.ndim < 2 or len(array) == 0 or array.dtype.kind not in "biuf":
-        raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "real numbers, [row, ...] with at least one row")
-    rows = _rows_per_request(4 * math.prod(array.shape[1:]))
-
-    def parts() -> Iterator[Part]:
-        for start in range(0, len(array), rows):
-            some = np.ascontiguousarray(array[start : start + rows], np.float32)
-            tensor, raw = encode_input(input_name, some)
-            request = oip.ModelInferRequest(
-                model_name=model, model_version=str(version), inputs=[tensor], raw_input_contents=[raw]
-            )
-            yield Part(start, start + len(some), len(array), request)
-
-    return parts()
-
-
-def scores_of(responses: Sequence[oip.ModelInferResponse]) -> Scores:
-    """The results of one array's requests as one.
-
-    Raises:
-        Conflict: the policy or the model changed between two requests; score again.
-    """
-    parts = [decode_outputs(response) for response in responses]
-    first = responses[0]
-    versions = {(response.model_version, _parameter(response, "policy_version")) for response in responses}
-    if len(versions) > 1:
-        raise Conflict(f"the policy of model '{first.model_name}' changed while these rows were scored; score them again")
-    missing = [name for name in _OUTPUTS if name not in parts[0]]
-    if missing:
-        raise BadInput.of(
-            f"model '{first.model_name}'",
-            f"without outputs {missing}",
-            "a model with float32 logits; use an OIP client for others",
-        )
-    labels = tuple(label.decode() for label in parts[0]["labels"].tolist())
-    return Scores(
-        logits=_joined(parts, "logits"),
-        scores=_joined(parts, "scores"),
-        decisions=_joined(parts, "decisions") if "decisions" in parts[0] else None,
-        labels=labels,
-        model=first.model_name,
-        model_version=int(first.model_version),
-        policy_version=_parameter(first, "policy_version"),
-        undecided_labels=_parameter(first, "undecided_labels") or 0,
-    )
 
 
 @dataclass(frozen=True)
@@ -181,8 +106,9 @@ def _histograms(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
 
 
 def _chunks(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
-    data = as_rows(labelled.inputs if labelled.inputs is not None else labelled.logits)
-    y = None if labelled.targets is None else target_codes("targets", np.asarray(labelled.targets))
+    name, given = ("inputs", labelled.inputs) if labelled.inputs is not None else ("logits", labelled.logits)
+    data = rows_of(name, given)
+    y = None if labelled.targets is None else target_codes("targets", array_of("targets", labelled.targets))
     if data.dtype.kind not in "biuf":
         raise BadInput.of("dtype of the data", str(data.dtype), "real numbers")
     if labelled.logits is not None and data.ndim == 1:
@@ -197,8 +123,8 @@ def _chunks(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
         raise BadInput.of("targets and data", found, "as many of each, and at least one")
     if labelled.logits is not None and y is not None and data.shape != y.shape:
         raise BadInput.of("targets", list(y.shape), f"the shape of the logits, {list(data.shape)}")
-    weights = None if labelled.weights is None else np.asarray(labelled.weights)
-    groups = None if labelled.groups is None else _group_names(np.asarray(labelled.groups))
+    weights = None if labelled.weights is None else array_of("weights", labelled.weights)
+    groups = None if labelled.groups is None else _group_names(array_of("groups", labelled.groups))
     leading = data.shape[:-1] if labelled.logits is not None else data.shape[:1] if y is None else y.shape[:-1]
     for name, part in (("weights", weights), ("groups", groups)):
         if part is not None and part.shape not in (leading, leading[:1]):
@@ -209,7 +135,7 @@ def _chunks(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
     fields = [part for part in (y, weights, groups) if part is not None]
     row_bytes = 4 * math.prod(data.shape[1:]) + sum(part.itemsize * math.prod(part.shape[1:]) for part in fields)
     # Logits are answered by nothing, and may come in many rows at a time.
-    rows = _rows_per_request(row_bytes) if labelled.inputs is not None else max(1, _LOGITS_BYTES // row_bytes)
+    rows = rows_per_request(row_bytes) if labelled.inputs is not None else max(1, _LOGITS_BYTES // row_bytes)
 
     def send() -> Iterator[v1.CalibrateRequest]:
         for start in range(0, len(data), rows):
@@ -226,7 +152,7 @@ def _chunks(labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
 
 
 def _group_names(groups: NDArray[Any]) -> NDArray[Any]:
-    if groups.dtype.kind in "SU":
+    if groups.dtype.kind in "SU" or (groups.dtype.kind == "O" and all(isinstance(name, str | bytes) for name in groups.flat)):
         return groups
     if groups.dtype.kind not in "iub":
         raise BadInput.of("dtype of groups", str(groups.dtype), "integers or text")
@@ -266,15 +192,3 @@ def summary_of(message: v1.Policy) -> PolicySummary:
         message.labels,
         message.undecided_labels,
     )
-
-
-def _rows_per_request(row_bytes: int) -> int:
-    return min(REQUEST_ROWS, max(1, REQUEST_BYTES // max(1, row_bytes)))
-
-
-def _parameter(response: oip.ModelInferResponse, name: str) -> int | None:
-    return response.parameters[name].int64_param if name in response.parameters else None
-
-
-def _joined(parts: Sequence[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
-    return parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts])
