@@ -1,10 +1,12 @@
 """Calibrating a live server: the next answer is decided by the new thresholds, and what is decided is exactly what they say."""
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,13 +14,15 @@ from bundles import linear_bundle
 from cutpoint.calibration import Plan, Policy, Scores, fit_labels
 from cutpoint.client import Client
 from cutpoint.errors import Conflict, PolicyNotFound
-from cutpoint.server import ServerConfig
-from cutpoint.server.calibration import CalibrationService
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.models import Models
+from cutpoint.server.calibration import SERVICE, CalibrationService
+from cutpoint.server.lanes import Lanes
 from cutpoint.server.policies import Active, PolicyStore
+from cutpoint.server.rpc import handlers
+from cutpoint.server.transport import Call
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import tensor_of
+from transports import Served, serving
+from workplace import Workplace
 
 
 def labelled(rows: int = 300, seed: int = 0, features: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -176,22 +180,36 @@ def test_policies_of_versions_are_apart(client: Client) -> None:
         client.activate("versions", 1, version="12")
 
 
-class Workplace:
+class AnyCall:
+    """What a calibration needs to know of its call."""
+
+    caller = ""
+
+
+class Calibrating:
     """A calibration service with its model, in this process."""
 
     def __init__(self, models: Path, store: PolicyStore) -> None:
         linear_bundle(models)
-        metrics = Metrics()
-        self.models = Models(ServerConfig(models=models), store, metrics)
-        self.models.load_all(0.0)
-        self.model = self.models.get("linear")
-        self.service = CalibrationService(self.models, store, metrics, 16, now_s=lambda: 0.0)
+        self.lanes = Lanes(1, time.perf_counter)
+        place = Workplace(models, store, self.lanes)
+        place.catalogue.start()
+        self.model, self.metrics = place.models.get("linear"), place.metrics
+        self.service = CalibrationService(place.models, store, place.metrics, 16, now_s=lambda: 0.0)
 
-    async def requests(self) -> AsyncIterator[v1.CalibrateRequest]:
+    def requests(self) -> Iterator[v1.CalibrateRequest]:
         x, y = labelled()
         yield v1.CalibrateRequest(header=v1.CalibrateHeader(model="linear", objective="max_fbeta=1", activate=True))
         chunk = v1.LabelledChunk(logits=tensor_of(x[:, :2].copy()), targets=tensor_of(y))
         yield v1.CalibrateRequest(chunk=chunk)
+
+    @contextmanager
+    def served(self) -> Iterator[tuple[Served, Callable[..., Any]]]:
+        """Its Calibrate behind a transport; on leaving, all calls have been worked off."""
+        with ThreadPoolExecutor(4) as pool:
+            rpcs = handlers({rpc.method: rpc for rpc in self.service.rpcs(pool)}, self.metrics, lambda call: None)
+            with serving(rpcs) as (served, channel):
+                yield served, channel.stream_unary(f"/{SERVICE}/Calibrate", lambda each: each.SerializeToString())
 
 
 class HeldStore(PolicyStore):
@@ -209,43 +227,57 @@ class HeldStore(PolicyStore):
 
 def test_a_caller_who_leaves_during_the_commit_does_not_part_memory_from_disk(models: Path, tmp_path: Path) -> None:
     store = HeldStore(tmp_path / "state")
-    place = Workplace(models, store)
-
-    async def scene() -> None:
-        call = asyncio.create_task(place.service.Calibrate(place.requests(), None))
-        assert await asyncio.to_thread(store.reached.wait, 60)
+    place = Calibrating(models, store)
+    with place.served() as (served, calibrate):
+        call = calibrate.future(place.requests())
+        assert store.reached.wait(60)
         call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        switching = list(place.service._switching)
+        while served.transport._calls:
+            pass
+        assert store.active("linear", 1) is None and place.model.active is None
         store.go_on.set()
-        await asyncio.gather(*switching)
-
-    asyncio.run(scene())
     active = store.active("linear", 1)
     assert active is not None and active.policy.version == 1
     assert place.model.active == active
-    place.models.close()
+    place.lanes.close(60)
+    store.close()
+
+
+def test_a_caller_who_leaves_before_the_end_of_its_data_changes_nothing(models: Path, tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "state")
+    place = Calibrating(models, store)
+    sent = threading.Event()
+
+    def requests() -> Iterator[v1.CalibrateRequest]:
+        yield from place.requests()
+        sent.set()
+        threading.Event().wait(60)
+
+    with place.served() as (served, calibrate):
+        for _ in range(20):
+            sent.clear()
+            call = calibrate.future(requests())
+            assert sent.wait(60)
+            call.cancel()
+        while served.transport._calls:
+            pass
+    assert store.list("linear", 1) == [] and place.model.active is None
+    place.lanes.close(60)
     store.close()
 
 
 def test_of_two_calibrations_at_a_time_one_loses_and_stores_nothing(models: Path, tmp_path: Path) -> None:
     store = HeldStore(tmp_path / "state")
-    place = Workplace(models, store)
-
-    async def scene() -> list[Any]:
-        calls = [asyncio.create_task(place.service.Calibrate(place.requests(), None)) for _ in range(2)]
-        assert await asyncio.to_thread(store.reached.wait, 60)
-        while not all(call.done() for call in calls):
-            store.go_on.set()
-            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-        return list(await asyncio.gather(*calls, return_exceptions=True))
-
+    place = Calibrating(models, store)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(place.service.calibrate, place.requests(), cast(Call, AnyCall())) for _ in range(2)]
+        assert store.reached.wait(60)
+        store.go_on.set()
+        wait(calls, 60)
     # Both may read "none is active" before either commits, or one may come wholly after the other.
-    answers = asyncio.run(scene())
-    won = [answer for answer in answers if not isinstance(answer, BaseException)]
-    assert all(isinstance(answer, Conflict) for answer in answers if isinstance(answer, BaseException))
-    assert len(store.list("linear", 1)) == len(won) >= 1
+    errors = [call.exception() for call in calls]
+    assert all(error is None or isinstance(error, Conflict) for error in errors)
+    assert len(store.list("linear", 1)) == errors.count(None) >= 1
     assert place.model.active == store.active("linear", 1)
-    place.models.close()
+    place.lanes.close(60)
     store.close()

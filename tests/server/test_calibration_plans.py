@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import json
 import threading
+import time
 import zlib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -16,15 +18,15 @@ from cutpoint.bundle import read_bundle
 from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_labels, merge_histograms
 from cutpoint.client import AioClient, Client
 from cutpoint.errors import BadData, BadInput, Uncalibratable
-from cutpoint.server import ServerConfig
 from cutpoint.server.calibration import CalibrationService
 from cutpoint.server.collection import Collection
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.models import Models
+from cutpoint.server.lanes import Lanes
 from cutpoint.server.policies import PolicyStore
+from cutpoint.server.transport import Call
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, tensor_of
 from processes import ServerProcess
+from workplace import Workplace
 
 LABELS = ("a", "b")
 
@@ -367,18 +369,18 @@ def test_a_policy_of_another_graph_is_no_previous_one(models: Path, tmp_path: Pa
     few[:, 1][few[:, 1] == 1] = 0
 
     def calibrated(targets: np.ndarray, **given: Any) -> Policy:
-        served = Models(ServerConfig(models=models), store, Metrics())
-        served.load_all(0.0)
-        service = CalibrationService(served, store, Metrics(), 16, now_s=lambda: 0.0)
+        lanes = Lanes(1, time.perf_counter)
+        place = Workplace(models, store, lanes)
+        place.catalogue.start()
+        service = CalibrationService(place.models, store, place.metrics, 16, now_s=lambda: 0.0)
         header = v1.CalibrateHeader(model="m", objective="recall_at_least=0.8", activate=True, allow_undecided=True, **given)
 
-        async def requests() -> Any:
-            yield v1.CalibrateRequest(header=header)
-            yield v1.CalibrateRequest(chunk=v1.LabelledChunk(logits=tensor_of(Z), targets=tensor_of(targets)))
-
-        service._metrics = served.get("m")._metrics
-        response = asyncio.run(service.Calibrate(requests(), None))
-        served.close()
+        requests = [
+            v1.CalibrateRequest(header=header),
+            v1.CalibrateRequest(chunk=v1.LabelledChunk(logits=tensor_of(Z), targets=tensor_of(targets))),
+        ]
+        response = service.calibrate(iter(requests), cast(Call, SimpleNamespace(caller="")))
+        lanes.close(60)
         return Policy.from_json(response.policy.document)
 
     linear_onnx(models / "m" / "1" / "model.onnx", np.eye(3, 2), ["n", 3])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cutpoint.errors import BadInput, CutpointError, InternalError
-from cutpoint.wire import REASON_KEY, error_of
+from cutpoint.wire import REASON_KEY, REASON_PARAMETER, error_of
 from grpc import StatusCode
 from numpy.typing import ArrayLike
 
@@ -15,8 +15,6 @@ from .inference import Asked
 from .results import Scores
 
 IN_FLIGHT = 8
-# Where our server says, beside the text of an error, which class it is.
-REASON_PARAMETER = "cutpoint_reason"
 
 
 class Answers:

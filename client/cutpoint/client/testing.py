@@ -15,11 +15,10 @@ import grpc
 import numpy as np
 from cutpoint.errors import BadRequest, CutpointError, InternalError, ModelNotFound, NotCalibrated, Unavailable
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import REASON_KEY, datatype_of, decode_inputs, encode_raw, status_of
+from cutpoint.wire import REASON_KEY, REASON_PARAMETER, datatype_of, decode_inputs, encode_raw, status_of
 from numpy.typing import ArrayLike, NDArray
 
 from .results import OUTPUTS
-from .streaming import REASON_PARAMETER
 
 _SERVICE = "inference.GRPCInferenceService"
 _THREADS = 64  # calls at a time; a call that is held has one

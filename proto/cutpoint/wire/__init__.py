@@ -1,6 +1,7 @@
 """The hand-written half of the wire: arrays to messages and back, errors to status codes and back."""
 
 from .status import REASON_KEY as REASON_KEY
+from .status import REASON_PARAMETER as REASON_PARAMETER
 from .status import STATUS as STATUS
 from .status import error_of as error_of
 from .status import status_of as status_of

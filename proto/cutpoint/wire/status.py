@@ -12,6 +12,8 @@ import grpc
 from cutpoint import errors
 
 REASON_KEY = "cutpoint-reason"
+# In a ModelStreamInfer, whose errors are messages, it is a parameter of the response.
+REASON_PARAMETER = "cutpoint_reason"
 
 STATUS: dict[type[errors.CutpointError], grpc.StatusCode] = {
     errors.BadInput: grpc.StatusCode.INVALID_ARGUMENT,

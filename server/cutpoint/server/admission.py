@@ -1,16 +1,19 @@
 """What may come in: decided before a request is read, so that refusing costs nothing and a flood stays in the network."""
 
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 
-from cutpoint.errors import Overloaded
+import grpc
+from cutpoint.errors import DeadlineExceeded, Overloaded
+from cutpoint.wire import REASON_KEY, status_of
 
 from .transport import Call
 
 # A message that is still to come is reckoned as the largest of late; each one that was smaller lowers that by so much.
 _FORGET = 0.995
 _LEAST_BYTES = 1 << 16
+NO_MESSAGE = '"{}" requires exactly one request message.'  # as grpc's own servers say it
 
 
 class Admission:
@@ -20,12 +23,31 @@ class Admission:
     the sender; one beyond the number is refused. Thread-safe.
     """
 
-    def __init__(self, max_requests: int, max_bytes: int, largest: int) -> None:
-        """Hold `max_requests` at most, read and unread, and `max_bytes` of messages, each of at most `largest` bytes."""
+    def __init__(
+        self,
+        max_requests: int,
+        max_bytes: int,
+        largest: int,
+        *,
+        read_s: float = 10.0,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Hold `max_requests` at most, read and unread, and `max_bytes` of messages, each of at most `largest` bytes.
+
+        Args:
+            max_requests: how many requests.
+            max_bytes: how many bytes of them.
+            largest: bytes of one message.
+            read_s: while others wait to be read, a message has to arrive within so many seconds; its call ends otherwise.
+            now_s: a steady clock, in seconds.
+        """
+        self._read_s, self._now_s = read_s, now_s
+        self._arriving: dict[Call, float] = {}  # since when, the oldest first
         self._max_requests, self._max_bytes = max_requests, max_bytes
         self._expected = float(min(largest, max_bytes))
         self._lock = threading.Lock()
-        self._unread: deque[Callable[[], None]] = deque()
+        self._unread: dict[Call, Callable[[], None]] = {}  # in the order that they came
+        self._streams: dict[object, Callable[[], None]] = {}
         self._requests = 0
         self._reading = 0
         self.held_bytes = 0
@@ -40,8 +62,11 @@ class Admission:
         """
 
         def received(message: bytes | None) -> None:
+            if message is None:  # the caller has gone, or sent none: then it is told so
+                call.finish(code=grpc.StatusCode.UNIMPLEMENTED, details=NO_MESSAGE.format(call.method))
             with self._lock:
                 self._reading -= 1
+                self._arriving.pop(call, None)
                 if message is None:
                     self._requests -= 1
                 else:
@@ -60,10 +85,17 @@ class Admission:
             if self._requests >= self._max_requests:
                 raise Overloaded(f"{self._requests} requests are being answered, as many as may be; retry later")
             self._requests += 1
-            self._unread.append(read)
+            self._unread[call] = read
             next_ones = self._admit()
+            waits = call in self._unread
+            late = self._late() if waits else []
         for start in next_ones:
             start()
+        for slow in late:  # which makes its room free: its read ends
+            error = DeadlineExceeded(f"the message did not arrive within {self._read_s:g} s, and others wait")
+            slow.finish(code=status_of(error), details=str(error), trailing=((REASON_KEY, error.reason),))
+        if waits:
+            call.on_gone(lambda: self._forget(call))
 
     def leave(self, size: int) -> None:
         """A message of `size` bytes has been answered."""
@@ -84,6 +116,14 @@ class Admission:
         with self._lock:
             self.held_bytes += size
 
+    def hold_back(self, stream: object, go_on: Callable[[], None]) -> bool:
+        """Whether `stream` may not read now; then `go_on` is called once there is room."""
+        with self._lock:
+            if not self.full:
+                return False
+            self._streams[stream] = go_on
+            return True
+
     def release(self, size: int) -> None:
         """A message of a stream was answered."""
         with self._lock:
@@ -92,13 +132,36 @@ class Admission:
         for start in next_ones:
             start()
 
+    def _forget(self, call: Call) -> None:
+        """A caller left; if unread, it makes room for others who would be refused."""
+        with self._lock:
+            if self._unread.pop(call, None) is not None:
+                self._requests -= 1
+
+    def _late(self) -> list[Call]:
+        """Those whose message has been arriving for too long; each is named once."""
+        before_s = self._now_s() - self._read_s
+        found = []
+        for call, since_s in self._arriving.items():
+            if since_s > before_s:
+                break
+            found.append(call)
+        for call in found:
+            del self._arriving[call]
+        return found
+
     def _admit(self) -> list[Callable[[], None]]:
         """Those that may be read now, in the order that they came."""
-        found = []
+        found: list[Callable[[], None]] = []
+        if self._streams and not self.full:
+            found.extend(self._streams.values())
+            self._streams.clear()
         while self._unread and (
             (self._reading == 0 and self.held_bytes < self._max_bytes)
             or self.held_bytes + (self._reading + 1) * self._expected <= self._max_bytes
         ):
-            found.append(self._unread.popleft())
+            call = next(iter(self._unread))
+            found.append(self._unread.pop(call))
+            self._arriving[call] = self._now_s()
             self._reading += 1
         return found

@@ -7,32 +7,46 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cutpoint.errors import BadConfig
-from prometheus_client import start_http_server
+import grpc
+from cutpoint.errors import BadConfig, CutpointError
+from prometheus_client import CollectorRegistry, start_http_server
 
-from . import calibration, health, inference
+from . import calibration, health, inference, repository, signals
 from .admission import Admission
 from .calibration import CalibrationService
+from .catalogue import Catalogue
+from .certificates import Certificates
 from .config import ServerConfig
 from .health import Readiness
 from .inference import Inference
+from .lanes import Lanes
+from .limits import channel_options
 from .metrics import Metrics
 from .models import Models
 from .oip import InferenceService
 from .policies import PolicyStore
+from .polling import Polling
 from .reflection import reflection_rpc
-from .rpc import Rpc, handlers
-from .transport import Transport
+from .repository import RepositoryService
+from .rpc import Rpc, fail, handlers
+from .security import Guard, warn_of_open_doors
+from .shared_memory import SharedMemory
+from .signals import SignalService
+from .transport import Call, Transport
+from .workers.place import Place
+from .workers.relay import Relay, is_sibling
 
 log = logging.getLogger("cutpoint.server")
 
 # Calls that may wait for a disk or for the next message of a stream, each in a thread of its own.
 _POOL_THREADS = 64
+# How long what still runs after the grace may take: a process that ends while a thread is in onnxruntime may be aborted.
+_LAST_RUNS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,22 +55,23 @@ class Listening:
 
     host: str
     port: int
+    metrics_host: str
     metrics_port: int
 
     @property
     def grpc_target(self) -> str:
         """What a client connects to."""
-        return f"{_bracketed(self.host)}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def metrics_url(self) -> str:
         """What Prometheus scrapes."""
-        return f"http://{_bracketed(self.host)}:{self.metrics_port}/metrics"
+        return f"http://{bracketed(self.metrics_host)}:{self.metrics_port}/metrics"
 
 
 @contextmanager
-def running(config: ServerConfig) -> Iterator[Listening]:
-    """A server, from loaded and listening to drained and closed.
+def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listening]:
+    """A server, from loaded and listening to drained and closed; one of several workers, where it has a `place` among them.
 
     On leaving, readiness goes off first, then what was accepted is finished within `config.grace_s`.
 
@@ -65,32 +80,63 @@ def running(config: ServerConfig) -> Iterator[Listening]:
         BadBundle: a model cannot be served.
     """
     _keep_large_buffers()
+    guard = Guard(config.tokens, client_ca=config.tls_client_ca is not None)
+    credentials = _credentials(config)
     metrics = Metrics()
     with contextlib.ExitStack() as stack:
-        store = PolicyStore(config.state_folder)
+        store = PolicyStore(config.state_folder, shared=place is not None)
         stack.callback(store.close)
-        models = Models(config, store, metrics)
-        stack.callback(models.close)
-        models.load_all(time.time())
+        lanes = Lanes(config.lane_count, time.perf_counter)
+        stack.callback(lanes.close, _LAST_RUNS_S)
+        models = Models(metrics, lanes.count)
+        if store.generation is not None:
+            models.watch(store, store.generation)
+        catalogue = Catalogue(config, store, metrics, models, lanes)
+        catalogue.start()
+        if config.model_control == "poll":
+            # A process that ends while a thread is in onnxruntime is aborted.
+            stack.callback(Polling(catalogue.look, config.poll_s).close, config.grace_s)
+        stack.callback(catalogue.close)
         pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="call")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        services = (inference.SERVICE, calibration.SERVICE)
+        services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE)
         readiness = Readiness(services)
-        rpcs = _rpcs(config, models, store, metrics, readiness, pool)
-        transport = Transport(handlers(rpcs, metrics, lambda call: None), _options(config))
-        port = transport.listen(f"{_bracketed(config.host)}:{config.port}")
+        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool)
+        check = _check(guard, trusted=place is not None)
+        if place is not None:
+            relay = Relay(place)
+            stack.callback(relay.close)
+            rpcs = relay.rpcs(rpcs, pool)
+        options = channel_options(config.max_message_mib, reuse_port=place is not None)
+        transport = Transport(handlers(rpcs, metrics, check), options)
+        guard.changed = lambda: _end_calls(transport, check)
+        warn_of_open_doors(
+            config.host,
+            tokens=config.tokens is not None,
+            tls=config.tls_cert is not None,
+            client_ca=config.tls_client_ca is not None,
+        )
+        port = transport.listen(f"{bracketed(config.host)}:{config.port}", credentials)
         if not port:
-            raise _port_in_use("port", config.host, config.port)
-        metrics_port = _metrics_server(config, metrics, stack)
+            raise port_in_use("port", config.host, config.port)
+        if place is not None:
+            transport.listen(place.address)
+        metrics_host = config.metrics_host or config.host
+        metrics_port = metrics_server(metrics_host, config.metrics_port, metrics.registry, stack)
         transport.start()
         stack.callback(transport.stop, config.grace_s)
         readiness.set(True)
         stack.callback(readiness.set, False)
-        yield Listening(config.host, port, metrics_port)
+        yield Listening(config.host, port, metrics_host, metrics_port)
 
 
 def serve(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; prints one line with the addresses once it is ready."""
+    if config.workers > 1:
+        from .workers.supervisor import serve_by_workers
+
+        serve_by_workers(config)
+        return
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
@@ -103,6 +149,7 @@ def serve(config: ServerConfig) -> None:
 def _rpcs(
     config: ServerConfig,
     models: Models,
+    catalogue: Catalogue,
     store: PolicyStore,
     metrics: Metrics,
     readiness: Readiness,
@@ -111,44 +158,65 @@ def _rpcs(
     """All that is served, by method."""
     largest = config.max_message_mib << 20
     admission = Admission(config.max_requests, config.max_inflight_mib << 20, largest)
+    memory = SharedMemory(max_read_bytes=largest) if config.shares_memory else None
     found = [
         *readiness.rpcs(),
-        *InferenceService(models, readiness, config.name).rpcs(),
-        *Inference(models, admission).rpcs(),
+        *InferenceService(models, readiness, config.name, memory, repository.EXTENSIONS).rpcs(),
+        *Inference(models, admission, memory).rpcs(),
+        *RepositoryService(catalogue, config.model_control).rpcs(pool),
         *CalibrationService(models, store, metrics, config.max_calibration_mib).rpcs(pool),
+        *SignalService(models, admission, pool, largest).rpcs(),
     ]
-    if config.reflection:
-        found.append(reflection_rpc((inference.SERVICE, calibration.SERVICE, health.SERVICE)))
+    if config.reflects:
+        found.append(reflection_rpc((inference.SERVICE, calibration.SERVICE, signals.SERVICE, health.SERVICE)))
     return {rpc.method: rpc for rpc in found}
 
 
-def _options(config: ServerConfig) -> tuple[tuple[str, object], ...]:
-    limit = config.max_message_mib << 20
-    return (
-        ("grpc.max_receive_message_length", limit),
-        ("grpc.max_send_message_length", limit),
-        # Two servers on one port would share its requests without a word.
-        ("grpc.so_reuseport", 0),
-    )
+def _check(guard: Guard, trusted: bool) -> Callable[[Call], None]:
+    """What refuses a call that its caller may not make, and says who calls; `trusted`: other workers may make any."""
+
+    def check(call: Call) -> None:
+        if trusted and is_sibling(call):
+            return
+        call.caller = guard.authorize(call.method, call.metadata, call.identities).name
+
+    return check
 
 
-def _metrics_server(config: ServerConfig, metrics: Metrics, stack: contextlib.ExitStack) -> int:
+def _end_calls(transport: Transport, check: Callable[[Call], None]) -> None:
+    """End the calls whose callers may no longer make them: streams can last for days."""
+    for call in transport.calls():
+        try:
+            check(call)
+        except CutpointError as error:
+            fail(call, error)
+
+
+def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca).credentials()
+
+
+def metrics_server(host: str, port: int, registry: CollectorRegistry, stack: contextlib.ExitStack) -> int:
+    """Answer /metrics until `stack` is left; the port, the real one where 0 was asked for. BadConfig where it is in use."""
     try:
-        http, thread = start_http_server(config.metrics_port, config.host, metrics.registry)
+        http, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise _port_in_use("metrics_port", config.host, config.metrics_port) from error
+        raise port_in_use("metrics_port", host, port) from error
     stack.callback(thread.join)
     stack.callback(http.server_close)
     stack.callback(http.shutdown)
     return int(http.server_port)
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
     """An IPv6 address as it is written before a port."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _port_in_use(name: str, host: str, port: int) -> BadConfig:
+def port_in_use(name: str, host: str, port: int) -> BadConfig:
+    """What to say of an address that cannot be bound."""
     return BadConfig.of(name, f"{host}:{port}, which cannot be bound (in use?)", "a free port, or 0 to take any")
 
 

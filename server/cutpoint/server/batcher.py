@@ -7,6 +7,7 @@ more only where it was told to. An idle server therefore adds no delay, and a bu
 import bisect
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,11 +20,18 @@ from numpy.typing import NDArray
 from .lanes import Lanes, Run
 from .session import Abort, Session
 
+log = logging.getLogger("cutpoint.server")
+
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 # How far a batch looks past requests of another shape for those of its own.
 _LOOK = 64
+# How many sorts of rows a model's costs are known for.
+_SORTS = 256
+# A run that took so long took it itself: the interpreter passes its lock on after 5 ms.
+_LONG_S = 0.02
+_CLOSED = "the model is being taken out of service; retry"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Batching:
         delay_s: how long the first request may wait for others while a lane is free.
         sizes: numbers of rows that runs are padded to, increasing; empty for none.
         direct_s: requests that are expected to take less run where they are submitted, at no thread's cost; 0 for never.
+        wide: whether every run may take all cores, not only one that is alone; for `max_running` of 1.
     """
 
     max_rows: int = 8
@@ -45,6 +54,7 @@ class Batching:
     delay_s: float = 0.0
     sizes: tuple[int, ...] = ()
     direct_s: float = 0.0
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,9 @@ class Batcher:
         self._waiting: list[tuple[int, int, Ticket]] = []  # a heap: priority, order of arrival
         self._count = itertools.count()
         self._running = 0
+        self._closed = False
         self._cost = _Cost()
+        self._several_kinds = any(size < 0 for spec in session.inputs for size in spec.shape[1:])
         self.waiting_rows = 0
         lanes.add(self)
 
@@ -137,13 +149,18 @@ class Batcher:
             expires_s: when it is too late to start, in the batcher's clock; None for never.
 
         Raises:
-            Overloaded: too many rows wait already; nothing was done.
+            Overloaded: too many rows wait already, or the batcher was closed; nothing was done.
         """
         ticket = Ticket(prepare, rows, kind, self._clock(), answer, float("inf") if expires_s is None else expires_s)
         lock = self._lanes.changed
         with lock:
-            direct = not self._waiting and self._cost.of(rows) < self.batching.direct_s
-            if not direct:
+            if self._closed:
+                raise Overloaded(_CLOSED)
+            direct = self.batching.direct_s > 0 and not self._full
+            direct = direct and self._cost.of(self._sort(kind), rows) < self.batching.direct_s
+            if direct:
+                self._running += 1
+            else:
                 if self._waiting and self.waiting_rows + rows > self.batching.max_waiting_rows:
                     raise Overloaded(
                         f"{self.waiting_rows} rows are waiting and {rows} more exceed {self.batching.max_waiting_rows}; "
@@ -153,31 +170,52 @@ class Batcher:
                 self.waiting_rows += rows
                 self._lanes.wake()
         if direct:
-            _Batch(self, [ticket])(alone=False)
+            _Batch(self, [ticket], [])(alone=False)
         return ticket
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """A run of `rows` was seen to take `seconds`, before there was any traffic."""
-        self._cost.learn(rows, seconds)
+    def learn(self, rows: int, seconds: float, kind: object = None) -> None:
+        """A run of `rows` was seen to take `seconds`; `kind` says more where the graph takes rows of several sizes."""
+        self._cost.learn(self._sort(kind), rows, seconds)
+
+    def _sort(self, kind: object) -> object:
+        """What else a run's cost depends on: a row of a thousand windows takes longer than one of one."""
+        return kind if self._several_kinds else None
 
     def cancel(self, ticket: Ticket) -> None:
-        """Nobody waits for this request any more: it is not started, and a run of nothing else is stopped."""
+        """Nobody waits for this request any more: it is not started, and a run of nothing else is stopped.
+
+        One that waits is answered here, with Aborted; one that runs, where it runs.
+        """
         with self._lanes.changed:
+            if ticket.gone or ticket.answered:
+                return
             ticket.gone = True
             batch = ticket.batch
-            stop = batch is not None and all(each.gone for each in batch.tickets)
-        if stop:
-            assert batch is not None
+            if batch is None:
+                self.waiting_rows -= ticket.rows
+            stop = batch is not None and all(each.gone or each.answered for each in batch.tickets)
+        if batch is None:
+            _tell(ticket, None, Aborted("the caller is gone"), Timing(self._clock() - ticket.arrived_s))
+        elif stop:
             batch.abort.set()
 
     def close(self) -> None:
-        """Take no more work from here; what waits is refused."""
+        """Take no more work from here; what waits is refused, what runs is run to its end."""
         self._lanes.remove(self)
         with self._lanes.changed:
-            left, self._waiting = self._waiting, []
-            self.waiting_rows = 0
-        for _, _, ticket in left:
-            ticket.answer(None, Overloaded("the model is being taken out of service; retry"), Timing())
+            left = [ticket for _, _, ticket in self._waiting if not ticket.gone]
+            for ticket in left:
+                ticket.gone = True
+            self._closed, self._waiting, self.waiting_rows = True, [], 0
+        for ticket in left:
+            _tell(ticket, None, Overloaded(_CLOSED), Timing(self._clock() - ticket.arrived_s))
+
+    def reopen(self) -> None:
+        """Take work again after `close`."""
+        with self._lanes.changed:
+            if self._closed and not self._lanes.closed:
+                self._closed = False
+                self._lanes.add(self)
 
     # What lanes ask, with their lock held.
 
@@ -198,31 +236,30 @@ class Batcher:
         others: list[tuple[int, int, Ticket]] = []
         late: list[Ticket] = []
         rows, limit = 0, self.batching.max_rows if self.batchable else 0
-        while self._waiting and len(others) < _LOOK:
-            entry = self._waiting[0]
-            ticket = entry[2]
-            if not ticket.gone and ticket.expires_s > now_s and tickets:
-                if rows + ticket.rows > limit:
-                    break
-                if ticket.kind != tickets[0].kind:
-                    others.append(heapq.heappop(self._waiting))
-                    continue
+        while self._waiting and len(others) < _LOOK and (rows < limit or not tickets):
+            ticket = self._waiting[0][2]
+            live = not ticket.gone and ticket.expires_s > now_s
+            if live and tickets and ticket.kind != tickets[0].kind:
+                others.append(heapq.heappop(self._waiting))
+                continue
+            if live and tickets and rows + ticket.rows > limit:
+                break
             heapq.heappop(self._waiting)
+            if ticket.gone:  # it has been answered
+                continue
             self.waiting_rows -= ticket.rows
-            if ticket.gone:
-                continue
-            if ticket.expires_s <= now_s:
+            if live:
+                tickets.append(ticket)
+                rows += ticket.rows
+            else:
                 late.append(ticket)
-                continue
-            tickets.append(ticket)
-            rows += ticket.rows
         for entry in others:
             heapq.heappush(self._waiting, entry)
         if not tickets and not late:
             return None
         self._running += 1
         batch = _Batch(self, tickets, late)
-        for ticket in tickets:
+        for ticket in (*tickets, *late):
             ticket.batch = batch
         return batch
 
@@ -232,7 +269,7 @@ class Batcher:
         return 0 < limit <= self._running
 
     def ended(self) -> None:
-        """A batch that a lane took has been answered."""
+        """A batch has been answered."""
         with self._lanes.changed:
             self._running -= 1
             if self._waiting:
@@ -242,7 +279,7 @@ class Batcher:
 class _Batch:
     """Requests taken together, from their arrays to their answers."""
 
-    def __init__(self, batcher: Batcher, tickets: list[Ticket], late: list[Ticket] | None = None) -> None:
+    def __init__(self, batcher: Batcher, tickets: list[Ticket], late: list[Ticket]) -> None:
         self.tickets = tickets
         self.abort = Abort()
         self._batcher, self._late = batcher, late
@@ -251,7 +288,7 @@ class _Batch:
     def __call__(self, *, alone: bool) -> None:
         """Run and answer."""
         try:
-            for ticket in self._late or ():
+            for ticket in self._late:
                 waited_s = self._clock() - ticket.arrived_s
                 _tell(
                     ticket,
@@ -261,10 +298,10 @@ class _Batch:
                 )
             prepared = [(ticket, arrays) for ticket in self.tickets if (arrays := self._prepared(ticket)) is not None]
             if prepared:
-                self._run(prepared, wide=alone)
+                self._run(prepared, wide=alone or self._batcher.batching.wide)
         finally:
-            if self._late is not None:
-                self._batcher.ended()
+            self.tickets = []  # each has its batch: a cycle would keep a model that was retired, until the collector comes
+            self._batcher.ended()
 
     def _prepared(self, ticket: Ticket) -> Arrays | None:
         if ticket.gone:
@@ -293,7 +330,7 @@ class _Batch:
             return
         seconds = self._clock() - started
         rows = sum(ticket.rows for ticket, _ in prepared)
-        self._batcher._cost.learn(rows, seconds)
+        self._batcher.learn(rows, seconds, prepared[0][0].kind)
         self._batcher._observe_run(rows, seconds)
         at = 0
         for ticket, _ in prepared:
@@ -322,25 +359,32 @@ class _Batch:
 
 
 class _Cost:
-    """What a run takes, learned from the runs: seconds by number of rows (in powers of two), exponentially forgotten."""
+    """What a run takes, learned from the runs: seconds by sort of row and number of rows, in powers of two."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._seconds: dict[object, dict[int, float]] = {}
 
-    def of(self, rows: int) -> float:
+    def of(self, sort: object, rows: int) -> float:
         """Seconds that a run of so many rows is expected to take; from fewer rows as if all of it went with them."""
-        size = rows.bit_length()
-        found = self._seconds.get(size)
+        seconds, size = self._seconds.get(sort, {}), rows.bit_length()
+        found = seconds.get(size)
         if found is not None:
             return found
-        known = max((each for each in self._seconds if each < size), default=None)
-        return float("inf") if known is None else self._seconds[known] * 2.0 ** (size - known)
+        known = max((each for each in tuple(seconds) if each < size), default=None)  # lanes learn meanwhile
+        return float("inf") if known is None else seconds[known] * 2.0 ** (size - known)
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """A run of `rows` took `seconds`."""
+    def learn(self, sort: object, rows: int, seconds: float) -> None:
+        """A run of `rows` took `seconds`: less is believed at once, more by and by, much more at once.
+
+        A lane may have had to wait for the interpreter, which is no part of what the run costs elsewhere.
+        """
+        known = self._seconds.get(sort)
+        if known is None:
+            if len(self._seconds) >= _SORTS:  # whoever sends a new shape each time must not fill the memory
+                self._seconds.clear()
+            known = self._seconds.setdefault(sort, {})
         size = rows.bit_length()
-        before = self._seconds.get(size, seconds)
-        self._seconds[size] = before + 0.1 * (seconds - before)
+        known[size] = seconds if seconds > _LONG_S else min(seconds, 1.002 * known.get(size, seconds))
 
 
 def padded_size(rows: int, sizes: tuple[int, ...]) -> int:
@@ -355,6 +399,10 @@ def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def _tell(ticket: Ticket, outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
+    """Answer, once; what goes wrong in that is nobody else's trouble."""
     if not ticket.answered:
-        ticket.answered = True
-        ticket.answer(outputs, error, timing)
+        ticket.answered, ticket.prepare = True, dict  # whoever holds on to the ticket need not keep the request
+        try:
+            ticket.answer(outputs, error, timing)
+        except Exception:
+            log.exception("an answer could not be given")

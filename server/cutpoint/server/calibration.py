@@ -63,7 +63,7 @@ class CalibrationService:
         begun = time.perf_counter()
         outcome = "failed"
         try:
-            response = self._calibrate(model, header, requests)
+            response = self._calibrate(model, header, requests, call.caller)
             outcome = "applied" if response.activated else "stored"
             return response
         except CutpointError:
@@ -99,12 +99,14 @@ class CalibrationService:
                 f"policy {policy.version} was made for another graph than {model.name}/{model.version} has; calibrate it again"
             )
         expected = request.expected_active if request.HasField("expected_active") else None
-        active = self._switch(model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected)
+        active = self._switch(
+            call.caller, model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
+        )
         message = _message(policy, model)
         return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
 
     def _calibrate(
-        self, model: ServedModel, header: v1.CalibrateHeader, requests: Iterator[v1.CalibrateRequest]
+        self, model: ServedModel, header: v1.CalibrateHeader, requests: Iterator[v1.CalibrateRequest], caller: str
     ) -> v1.CalibrateResponse:
         model.require_labels()
         plan = _plan_of(header)
@@ -120,14 +122,14 @@ class CalibrationService:
             model_version=model.version,
             model_digest=model.bundle.digest,
             created=datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="seconds"),
-            author=header.author or "unknown",
+            author=caller or header.author or "unknown",
             previous=current.policy if current is not None and fits else None,
         )
         policy = fitted.model_copy(update={"parent": None if current is None else current.policy.version})
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         activated = header.activate and (header.allow_undecided or not policy.undecided)
         if activated:
-            stored = (self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
+            stored = (self._switch(caller, model, self._store.add_and_activate, policy, self._now_s())).policy
         else:
             stored = self._store.add(policy)
             log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
@@ -145,12 +147,15 @@ class CalibrationService:
             _take(collection, name, request.chunk, logits)
         return collection.data()
 
-    def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
+    def _switch(self, caller: str, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
         """Change the store and then the model, to the end: in a thread of its own, whoever leaves meanwhile."""
         active = change(*arguments).prepared()
-        model.apply(active)
+        self._models.apply(model, active)
         made = active.policy
-        log.info("policy %d of %s/%d is active; made by %s", made.version, model.name, model.version, made.author)
+        log.info(
+            "policy %d of %s/%d, made by %s, is active%s", made.version, model.name, model.version, made.author,
+            f", as {caller} wants" if caller else "",
+        )  # fmt: skip
         return active
 
 

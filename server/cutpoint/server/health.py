@@ -1,6 +1,7 @@
 """Whether the server is ready: one switch, read by grpc.health.v1 and by ServerReady alike."""
 
 import threading
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -30,7 +31,7 @@ class Readiness:
             self.ready = ready
             watches = list(self._watches)
         for watch in watches:
-            watch.tell(self.status(watch.service))
+            watch.tell()
 
     def status(self, service: str) -> int:
         """The state of a service as grpc.health.v1 numbers it."""
@@ -50,12 +51,18 @@ class Readiness:
         return health_pb2.HealthCheckResponse(status=status)
 
     def _watch(self, call: Call, data: bytes) -> None:
-        watch = _Watch(call, parsed(health_pb2.HealthCheckRequest, data).service)
+        service = parsed(health_pb2.HealthCheckRequest, data).service
+        watch = _Watch(call, lambda: self.status(service))
+
+        def stop() -> None:
+            self._forget(watch)
+            call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+
         with self._lock:
             self._watches.add(watch)
-        call.on_stop = lambda: call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+        watch.tell()
         call.on_gone(lambda: self._forget(watch))
-        watch.tell(self.status(watch.service))
+        call.on_stop = stop
 
     def _forget(self, watch: "_Watch") -> None:
         with self._lock:
@@ -65,18 +72,16 @@ class Readiness:
 class _Watch:
     """One caller who is told of every change: the latest state, when the one before it has been sent."""
 
-    def __init__(self, call: Call, service: str) -> None:
-        self.service = service
-        self._call = call
+    def __init__(self, call: Call, status: Callable[[], int]) -> None:
+        self._call, self._status = call, status
         self._lock = threading.Lock()
         self._sending = False
         self._told: int | None = None
-        self._latest: int | None = None
 
-    def tell(self, status: int) -> None:
-        """Send `status`, unless it was the last one said."""
+    def tell(self) -> None:
+        """Send the state as it is now, unless it was the last one said."""
         with self._lock:
-            self._latest = status
+            status = self._status()
             if self._sending or status == self._told:
                 return
             self._sending, self._told = True, status
@@ -85,6 +90,5 @@ class _Watch:
     def _sent(self, ok: bool) -> None:
         with self._lock:
             self._sending = False
-            latest = self._latest
-        if ok and latest is not None:
-            self.tell(latest)
+        if ok:
+            self.tell()

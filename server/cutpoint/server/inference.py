@@ -2,46 +2,59 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutpoint.errors import BadRequest
+from cutpoint.errors import Aborted, BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import datatype_of, decode_inputs, encode_raw
+from cutpoint.wire import datatype_of
+from numpy.typing import NDArray
 
 from .admission import Admission
+from .delivery import Delivery, deliver, deliveries_of, inputs_from
 from .infer_stream import InferStream, Reply, varint
 from .models import Models
+from .policies import Active
 from .rpc import Rpc, fail, parsed
 from .served import Answer, ServedModel
+from .shared_memory import SharedMemory
 from .transport import Call
 
 SERVICE = "inference.GRPCInferenceService"
 
 # Triton's own names that ask for what is not done here; ignoring them would be a wrong answer.
 _REFUSED = ("sequence_id", "sequence_start", "sequence_end")
-_LAST_PRIORITY = 1 << 31
+# Asked for by clients of streams whose models may answer a request with none or several responses; here it is always one.
+_WANTS_FINAL = "triton_enable_empty_final_response"
+# Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
+_USUAL_PRIORITY, _LAST_PRIORITY = 2, 1 << 31
 _FINAL = oip.ModelInferResponse(parameters={"triton_final_response": oip.InferParameter(bool_param=True)}).SerializeToString()
 
 
 class Inference:
     """Answers inference requests, one by one or in streams, within what admission allows."""
 
-    def __init__(self, models: Models, admission: Admission) -> None:
-        """Answer for `models`."""
-        self._models, self._admission = models, admission
+    def __init__(self, models: Models, admission: Admission, memory: SharedMemory | None) -> None:
+        """Answer for `models`; tensors may be in `memory`, where there is one."""
+        self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
 
     def infer(self, call: Call) -> None:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
 
         def received(data: bytes) -> None:
+            held = [len(data)]
+            # Until the answer is sent it takes memory, and callers who do not read theirs are not to fill it.
+            call.on_end(lambda: self._admission.leave(sum(held)))
+
             def reply(message: bytes | None, error: BaseException | None, request_id: str) -> None:
-                self._admission.leave(len(data))
-                if error is not None:
-                    fail(call, error)
-                else:
+                if message is not None:
+                    held.append(len(message))
+                    self._admission.hold(len(message))
                     call.finish(message)
+                else:
+                    assert error is not None
+                    fail(call, error)
 
             take_back = self._submit(data, reply)
             if take_back is not None:
@@ -62,13 +75,15 @@ class Inference:
 
     def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
-        request_id = ""
+        request_id, begun = "", time.perf_counter()
         try:
             request = parsed(oip.ModelInferRequest, data)
             request_id = request.id
             model = self._models.get(request.model_name, request.model_version)
-            priority, expires_s = _urgency(request) if request.parameters else (0, None)
+            priority, expires_s = _urgency(request) if request.parameters else (_USUAL_PRIORITY, None)
             wanted = tuple(output.name for output in request.outputs)
+            special = any(output.parameters for output in request.outputs)
+            deliveries = deliveries_of(request, self._memory) if special else {}
             declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
             model.check_declared(declared, wanted)
 
@@ -76,29 +91,43 @@ class Inference:
                 message = None
                 try:
                     if answer is not None:
-                        message = self._message(request_id, model, answer)
-                        if "triton_enable_empty_final_response" in request.parameters:
+                        answering = time.perf_counter()
+                        message = self._message(request_id, model, answer, deliveries)
+                        if _WANTS_FINAL in request.parameters:
                             message += _FINAL
+                        ended, timing = time.perf_counter(), answer.timing
+                        rows = declared[0][2][0] if declared[0][2] else 1
+                        model.statistics.record(rows, timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                 except Exception as found:
-                    error = found
+                    message, error = None, found
+                if message is None:
+                    count = model.statistics.record_cancel if isinstance(error, Aborted) else model.statistics.record_failure
+                    count(time.perf_counter() - begun)
                 reply(message, error, request_id)
 
             ticket = model.infer(
-                lambda: decode_inputs(request), declared, wanted, answered, priority=priority, expires_s=expires_s
+                lambda: inputs_from(request, self._memory),
+                declared,
+                wanted,
+                answered,
+                priority=priority,
+                expires_s=expires_s,
             )
         except Exception as error:
             reply(None, error, request_id)
             return None
         return None if ticket.answered else lambda: model.batcher.cancel(ticket)
 
-    def _message(self, request_id: str, model: ServedModel, answer: Answer) -> bytes:
+    def _message(self, request_id: str, model: ServedModel, answer: Answer, deliveries: Mapping[str, Delivery]) -> bytes:
         """A ModelInferResponse as bytes: joining protobuf messages is joining their bytes, so tensors are copied once."""
-        parts = [self._heads.of(model, answer)]
+        arrays, raws = answer.outputs, [model.encoded(array) for array in answer.outputs.values()] if not deliveries else []
+        if deliveries:
+            arrays, raws = deliver(arrays, deliveries, model.labels, batched=model.batcher.batchable)
+        parts = [self._heads.of(model, answer.active, arrays)]
         if request_id:
             name = request_id.encode()
             parts += (b"\x1a", varint(len(name)), name)  # field 3, id
-        for array in answer.outputs.values():
-            raw = encode_raw(array)
+        for raw in raws:
             parts += (b"\x32", varint(len(raw)), raw)  # field 6, raw_output_contents
         return b"".join(parts)
 
@@ -110,40 +139,39 @@ class _Heads:
         self._known: OrderedDict[object, bytes] = OrderedDict()
         self._size = size
 
-    def of(self, model: ServedModel, answer: Answer) -> bytes:
-        """The head of an answer."""
-        active = answer.active
-        shapes = tuple((name, array.dtype.char, array.shape) for name, array in answer.outputs.items())
+    def of(self, model: ServedModel, active: Active | None, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        """The head of an answer of these arrays, decided by `active`."""
+        shapes = tuple((name, array.dtype.char, array.shape) for name, array in arrays.items())
         key = (model.name, model.version, shapes, None if active is None else (active.policy.version, active.generation))
         found = self._known.get(key)
         if found is None:
-            found = _head(model, answer)
+            found = _head(model, active, arrays)
             self._known[key] = found
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
         return found
 
 
-def _head(model: ServedModel, answer: Answer) -> bytes:
+def _head(model: ServedModel, active: Active | None, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     response = oip.ModelInferResponse(model_name=model.name, model_version=str(model.version))
-    if answer.active is not None:
-        response.parameters["policy_version"].int64_param = answer.active.policy.version
-        if undecided := int((~answer.active.decides).sum()):
+    if active is not None:
+        response.parameters["policy_version"].int64_param = active.policy.version
+        if undecided := int((~active.decides).sum()):
             response.parameters["undecided_labels"].int64_param = undecided
-    for name, array in answer.outputs.items():
+    for name, array in arrays.items():
         response.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
     return response.SerializeToString()
 
 
 def _urgency(request: oip.ModelInferRequest) -> tuple[int, float | None]:
-    """Priority (smaller first, 0 where none was given) and when it is too late to start, as Triton's parameters say."""
+    """Priority (smaller first) and when it is too late to start, as Triton's parameters say."""
     parameters = request.parameters
     for name in _REFUSED:
         if name in parameters and parameters[name].WhichOneof("parameter_choice") != "bool_param":
             raise BadRequest.of(f"parameter '{name}'", "given", "none: sequences of requests are not kept here")
-    priority, expires_s = 0, None
+    priority, expires_s = _USUAL_PRIORITY, None
     if "priority" in parameters:
-        priority = _whole(parameters, "priority", 0, _LAST_PRIORITY)
+        priority = _whole(parameters, "priority", 0, _LAST_PRIORITY) or _USUAL_PRIORITY
     if "timeout" in parameters:
         timeout_us = _whole(parameters, "timeout", 0, 1 << 53)
         expires_s = time.perf_counter() + timeout_us / 1e6 if timeout_us else None

@@ -6,6 +6,7 @@ runs it and has it answered, all in one thread: nothing is handed back.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -32,6 +33,10 @@ class Queue(Protocol):
         """When something will be there to take, in the clock's seconds: 0.0 for now; None where nothing waits."""
         ...
 
+    def close(self) -> None:
+        """Give nothing more, and have what waits refused."""
+        ...
+
 
 class Lanes:
     """Threads that run batches of several queues, in turns."""
@@ -44,7 +49,7 @@ class Lanes:
         self._queues: deque[Queue] = deque()
         self._running = 0
         self._sleeping = 0
-        self._closed = False
+        self.closed = False
         self._threads = [threading.Thread(target=self._work, name=f"lane-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
@@ -65,23 +70,36 @@ class Lanes:
             if queue in self._queues:
                 self._queues.remove(queue)
 
+    def others_wait(self, queue: Queue) -> bool:
+        """Whether something is to be taken from another queue. To be called with the lock held."""
+        return any(each is not queue and each.due_s() is not None for each in self._queues)
+
     def wake(self) -> None:
         """Something waits in a queue: wake a lane where one sleeps. To be called with the lock held."""
         if self._sleeping:
             self.changed.notify()
 
-    def close(self) -> None:
-        """Take no more; what runs is run to its end, and nobody waits for it."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """Refuse what waits, take no more, and let what runs come to its end.
+
+        Args:
+            wait_s: how long to wait for that, in seconds. A process that ends while a thread is in a model is aborted.
+        """
         with self.changed:
-            self._closed = True
+            queues, self.closed = list(self._queues), True
             self.changed.notify_all()
+        for queue in queues:
+            queue.close()
+        until_s = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             run, alone = taken
             try:
                 run(alone=alone)
-            except Exception:
+            except BaseException:  # a lane that dies is never replaced
                 log.exception("a lane met an error that nobody foresaw")
             del run, taken
             with self.changed:
@@ -89,7 +107,7 @@ class Lanes:
 
     def _take(self) -> tuple[Run, bool] | None:
         with self.changed:
-            while not self._closed:
+            while not self.closed:
                 now_s = self._clock()
                 for _ in range(len(self._queues)):
                     self._queues.rotate(-1)

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from cutpoint.errors import BadRequest, CutpointError, Unavailable
+from cutpoint.errors import BadRequest, CutpointError, DeadlineExceeded, Overloaded, Unavailable
 from cutpoint.wire import REASON_KEY, status_of
 from google.protobuf.message import DecodeError
 
+from .admission import NO_MESSAGE
 from .metrics import Metrics
 from .transport import Call
 
@@ -101,31 +103,80 @@ def pooled(method: str, request: Any, answer: Callable[[Any, Call], Any], pool: 
     return Rpc(method, "unary", handle)
 
 
-def client_stream(method: str, request: Any, answer: Callable[[Iterator[Any], Call], Any], pool: Executor) -> Rpc:
-    """An RPC of many messages and one answer, in a thread of `pool`; a message is read when the one before it was taken."""
+def client_stream(
+    method: str,
+    request: Any,
+    answer: Callable[[Iterator[Any], Call], Any],
+    pool: Executor,
+    *,
+    at_most: int = 16,
+    idle_s: float = 600.0,
+) -> Rpc:
+    """An RPC of many messages and one answer, in a thread of `pool`; a message is read when the one before it was taken.
+
+    A stream has no thread before its first message; afterwards it keeps one while it waits for the next.
+
+    Args:
+        method: its full name.
+        request: the class of its messages.
+        answer: from the messages and their call to the response.
+        pool: threads to wait in.
+        at_most: streams that have a thread at a time; more are refused as Overloaded, so that the pool stays free for others.
+        idle_s: a caller who sends nothing for so long is answered DeadlineExceeded.
+    """
+    free = threading.Semaphore(at_most)
 
     def handle(call: Call) -> None:
-        pool.submit(safely, call, lambda: _answer(call, answer, messages(call, request)))
+        def work(first: bytes | None) -> None:
+            try:
+                safely(call, lambda: _answer(call, answer, messages(call, request, first, idle_s)))
+            finally:
+                free.release()
+
+        def begin(first: bytes | None) -> None:
+            if not free.acquire(blocking=False):
+                raise Overloaded(f"{at_most} calls of {method} are being answered, as many as may be; retry later")
+            try:
+                pool.submit(work, first)
+            except BaseException:
+                free.release()
+                raise
+
+        call.read(lambda first: safely(call, lambda: begin(first)))
 
     return Rpc(method, "client_stream", handle)
 
 
 def read(call: Call, then: Callable[[bytes], Any]) -> None:
     """Give the call's one message to `then`, whose errors become the call's status; nothing, where the caller has gone."""
-    call.read(lambda data: None if data is None else safely(call, lambda: then(data)))
+
+    def received(data: bytes | None) -> None:
+        if data is None:
+            call.finish(code=grpc.StatusCode.UNIMPLEMENTED, details=NO_MESSAGE.format(call.method))
+        else:
+            safely(call, lambda: then(data))
+
+    call.read(received)
 
 
-def messages(call: Call, request: Any) -> Iterator[Any]:
-    """The messages of a stream, waited for one by one; Unavailable, which nobody hears, where the caller goes."""
-    while True:
+def messages(call: Call, request: Any, first: bytes | None, idle_s: float) -> Iterator[Any]:
+    """The messages of a stream from `first` on, waited for one by one.
+
+    Raises:
+        Unavailable: the caller has gone; nobody hears it. The end of its stream is the iterator's end, and only that.
+        DeadlineExceeded: nothing came for `idle_s` seconds.
+    """
+    data = first
+    while data is not None:
+        yield parsed(request, data)
         arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         call.read(arrived.put)
-        data = arrived.get()
-        if data is None:
-            if call.gone:
-                raise Unavailable("the caller is gone")
-            return
-        yield parsed(request, data)
+        try:
+            data = arrived.get(timeout=idle_s)
+        except queue.Empty:
+            raise DeadlineExceeded(f"no message came for {idle_s:g} s") from None
+    if call.gone:
+        raise Unavailable("the caller is gone")
 
 
 def parsed(request: Any, data: bytes) -> Any:
