@@ -8,7 +8,7 @@ import pytest
 from bundles import linear_bundle, linear_onnx, policy
 from cutpoint.bundle import read_bundle, write_policy
 from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
-from cutpoint.server.models import starting_policy
+from cutpoint.server.starting import starting_policy
 from cutpoint.server.policies import PolicyStore
 
 

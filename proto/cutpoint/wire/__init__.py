@@ -8,6 +8,7 @@ from .status import status_of as status_of
 from .tensors import DATATYPES as DATATYPES
 from .tensors import SharedSlice as SharedSlice
 from .tensors import array_of as array_of
+from .tensors import check_counts as check_counts
 from .tensors import datatype_of as datatype_of
 from .tensors import decode_inputs as decode_inputs
 from .tensors import decode_outputs as decode_outputs

@@ -140,6 +140,22 @@ def decode_inputs(
     return arrays
 
 
+def check_counts(request: oip.ModelInferRequest) -> None:
+    """Check what typed contents and shared memory hold against the shapes, without decoding them, which can take long.
+
+    Raises:
+        BadRequest: a count of elements or bytes does not fit; as `decode_inputs` says it.
+    """
+    for tensor in request.inputs:
+        name = f"input '{tensor.name}' for model '{request.model_name}'"
+        dtype, shape, count = _declared(name, tensor.datatype, tensor.shape)
+        shared = shared_slice(name, tensor.parameters) if tensor.parameters else None
+        if shared is not None:
+            _check_shared(name, tensor, dtype, shape, count, shared)
+        elif tensor.datatype in _CONTENTS:
+            _check_count(name, tensor, shape, count)
+
+
 def decode_outputs(response: oip.ModelInferResponse) -> dict[str, NDArray[Any]]:
     """A response's outputs by name, from raw or typed contents."""
     raws = list(response.raw_output_contents)
@@ -181,11 +197,18 @@ def _from_shared(
     dtype, shape, count = _declared(name, tensor.datatype, tensor.shape)
     if dtype.kind == "O":
         return _split_bytes(name, bytes(read(*shared)), count).reshape(shape)
-    # Before it is read: what is declared is what the server lets a request have of its memory.
-    if shared.byte_size != count * dtype.itemsize:
-        wanted = f"{count * dtype.itemsize} bytes for {tensor.datatype} {list(shape)}"
-        raise BadRequest.of(f"shared_memory_byte_size of {name}", f"{shared.byte_size} bytes", wanted)
+    _check_shared(name, tensor, dtype, shape, count, shared)
     return np.frombuffer(read(*shared), dtype).reshape(shape)
+
+
+def _check_shared(
+    name: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...], count: int, shared: SharedSlice
+) -> None:
+    """Before it is read: what is declared is what the server lets a request have of its memory."""
+    least = 4 * count if dtype.kind == "O" else count * dtype.itemsize
+    if shared.byte_size < least or (dtype.kind != "O" and shared.byte_size != least):
+        wanted = f"{least} bytes for {tensor.datatype} {list(shape)}"
+        raise BadRequest.of(f"shared_memory_byte_size of {name}", f"{shared.byte_size} bytes", wanted)
 
 
 def _from_contents(name: str, tensor: Any) -> NDArray[Any]:
@@ -193,14 +216,21 @@ def _from_contents(name: str, tensor: Any) -> NDArray[Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise BadRequest.of(f"contents of {name}", tensor.datatype, "raw contents for this datatype")
-    values: Sequence[Any] = getattr(tensor.contents, field)
-    if len(values) != count:
-        wanted = f"{count} for {tensor.datatype} {list(shape)}"
-        raise BadRequest.of(f"{field} of {name}", f"{len(values)} elements", wanted)
+    values = _check_count(name, tensor, shape, count)
     try:
         return np.array(values, dtype).reshape(shape)
     except OverflowError:
         raise BadRequest.of(f"{field} of {name}", "a number out of range", f"numbers that fit {tensor.datatype}") from None
+
+
+def _check_count(name: str, tensor: Any, shape: tuple[int, ...], count: int) -> Sequence[Any]:
+    """The typed contents of a tensor, as many as there should be."""
+    field = _CONTENTS[tensor.datatype]
+    values: Sequence[Any] = getattr(tensor.contents, field)
+    if len(values) != count:
+        wanted = f"{count} for {tensor.datatype} {list(shape)}"
+        raise BadRequest.of(f"{field} of {name}", f"{len(values)} elements", wanted)
+    return values
 
 
 def _declared(name: str, datatype: str, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:

@@ -225,5 +225,6 @@ def _keep_large_buffers() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL(None)
-            for parameter, value in ((-3, 1 << 28), (-1, 1 << 30), (-2, 1 << 26)):  # M_MMAP_THRESHOLD, M_TRIM_, M_TOP_PAD
+            # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD; M_ARENA_MAX, since each arena keeps what it once had.
+            for parameter, value in ((-3, 1 << 28), (-1, 1 << 30), (-2, 1 << 26), (-8, 2)):
                 libc.mallopt(parameter, value)

@@ -7,11 +7,11 @@ from typing import Any
 
 from cutpoint.errors import Aborted, BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import datatype_of
+from cutpoint.wire import check_counts, datatype_of
 from numpy.typing import NDArray
 
 from .admission import Admission
-from .delivery import Delivery, deliver, deliveries_of, inputs_from
+from .delivery import Delivery, check_rows, deliver, deliveries_of, inputs_from
 from .infer_stream import InferStream, Reply, varint
 from .models import Models
 from .policies import Active
@@ -86,6 +86,8 @@ class Inference:
             deliveries = deliveries_of(request, self._memory) if special else {}
             declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
             model.check_declared(declared, wanted)
+            rows = declared[0][2][0] if declared[0][2] else 1
+            check_rows(request, rows, len(data), self._memory)
 
             def answered(answer: Answer | None, error: BaseException | None) -> None:
                 message = None
@@ -96,7 +98,6 @@ class Inference:
                         if _WANTS_FINAL in request.parameters:
                             message += _FINAL
                         ended, timing = time.perf_counter(), answer.timing
-                        rows = declared[0][2][0] if declared[0][2] else 1
                         model.statistics.record(rows, timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                 except Exception as found:
                     message, error = None, found
@@ -106,7 +107,7 @@ class Inference:
                 reply(message, error, request_id)
 
             ticket = model.infer(
-                lambda: inputs_from(request, self._memory),
+                self._arrays(request),
                 declared,
                 wanted,
                 answered,
@@ -117,6 +118,17 @@ class Inference:
             reply(None, error, request_id)
             return None
         return None if ticket.answered else lambda: model.batcher.cancel(ticket)
+
+    def _arrays(self, request: oip.ModelInferRequest) -> Callable[[], Mapping[str, NDArray[Any]]]:
+        """What gives a request's arrays, in the thread that runs the model where that takes time.
+
+        A shape that lies is told now: rows that wait are counted by what the shapes say.
+        """
+        if request.raw_input_contents:
+            arrays = inputs_from(request, self._memory)
+            return lambda: arrays
+        check_counts(request)
+        return lambda: inputs_from(request, self._memory)
 
     def _message(self, request_id: str, model: ServedModel, answer: Answer, deliveries: Mapping[str, Delivery]) -> bytes:
         """A ModelInferResponse as bytes: joining protobuf messages is joining their bytes, so tensors are copied once."""

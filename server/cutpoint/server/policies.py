@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS active (
 """
 
 _NUMBER = struct.Struct("<Q")
+_KNOWN = 32  # policies that are kept at hand
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class PolicyStore:
         """
         self._lock = threading.Lock()
         self._alone = folder / "alone"
+        self._known: dict[tuple[str, int], Policy] = {}
         with ExitStack() as undo:
             if not shared:
                 undo.enter_context(own_folder(folder))
@@ -186,7 +188,9 @@ class PolicyStore:
         """
         with self._transaction():
             stored = self._add(policy, shipped)
-            return self._activate(stored, now_s, policy.parent or 0)
+            active = self._activate(stored, now_s, policy.parent or 0)
+        self._remember(stored)
+        return active
 
     def activate(self, model: str, model_version: int, version: int, now_s: float, expected: int | None = None) -> Active:
         """Make a stored policy active; `expected` is the version believed active (0 for none), None for whatever is.
@@ -263,12 +267,23 @@ class PolicyStore:
         return Active(policy, generation + 1, now_s, current)
 
     def _get(self, model: str, model_version: int, version: int) -> Policy:
+        known = self._known.get((model, version))
+        if known is not None and known.model_version == model_version:
+            return known
         row = self._db.execute(
             "SELECT document FROM policy WHERE model=? AND model_version=? AND version=?", (model, model_version, version)
         ).fetchone()
         if row is None:
             raise PolicyNotFound(f"model {model}/{model_version} has no policy {version}")
-        return Policy.from_json(row[0])
+        policy = Policy.from_json(row[0])
+        self._remember(policy)
+        return policy
+
+    def _remember(self, policy: Policy) -> None:
+        """Keep a stored policy at hand: none ever changes, and reading one of 512 labels makes every thread wait for 16 ms."""
+        self._known[policy.model, policy.version] = policy
+        while len(self._known) > _KNOWN:
+            self._known.pop(next(iter(self._known)), None)
 
     def _pointer(self, model: str, model_version: int) -> tuple[int, int, float] | None:
         row: tuple[int, int, float] | None = self._db.execute(
