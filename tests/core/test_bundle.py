@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from bundles import linear_bundle, linear_onnx, manifest, policy
 from cutpoint.bundle import (
+    Examples,
     Manifest,
     find_bundle,
     list_versions,
+    mix_rows,
     next_version,
     read_bundle,
+    read_examples,
     sha256_of,
     write_bundle,
     write_policy,
@@ -249,3 +252,47 @@ def test_a_manifest_of_format_1_is_read(models: Path) -> None:
     assert (manifest.format, manifest.origin, manifest.precision) == (2, "trained", "fp32")
     assert manifest.loss.parameters == {"alpha": 0.25, "gamma": 2.0}
     assert {prior.undone for prior in manifest.priors} == {"closed_form"}
+
+
+def test_examples_are_whole_with_the_bundle_and_no_part_of_its_graph(models: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    scratch = linear_onnx(models.parent / "scratch.onnx", np.eye(4, 2), ["batch", 4])
+    path = write_bundle(models, manifest("linear", ("a", "b"), (-1, 4)), scratch, Examples(x, x[:, :2]))
+    bundle = read_bundle(path)
+    assert bundle.manifest is not None
+    assert sorted(bundle.manifest.digests) == ["examples.npz", "model.onnx"]
+    assert bundle.digest == sha256_of(path / "model.onnx")
+    found = read_examples(path)
+    assert found is not None
+    np.testing.assert_array_equal(found.x, x)
+    np.testing.assert_array_equal(found.logits, x[:, :2])
+    (path / "profile.json").write_text("{}")
+    assert read_bundle(path).digest == bundle.digest
+    data = (path / "examples.npz").read_bytes()
+    (path / "examples.npz").write_bytes(data[:-1])
+    with pytest.raises(BadBundle, match=r"examples\.npz has SHA-256"):
+        read_bundle(path)
+    with pytest.raises(BadBundle, match=r"examples\.npz cannot be read"):
+        read_examples(path)
+    (path / "examples.npz").unlink()
+    assert read_examples(path) is None
+    with pytest.raises(BadBundle, match=r"examples\.npz is named in manifest\.json but is not in the folder"):
+        read_bundle(path)
+
+
+def test_examples_are_never_unpickled(models: Path) -> None:
+    path = linear_bundle(models)
+    np.savez(path / "examples.npz", x=np.array([{"a": 1}], dtype=object), logits=np.zeros((1, 2), np.float32))
+    with pytest.raises(BadBundle, match=r"examples\.npz cannot be read: .*pickle"):
+        read_examples(path)
+
+
+def test_mixed_rows_have_every_value_of_some_row_at_its_place_and_are_no_row() -> None:
+    x = np.random.default_rng(2).normal(size=(50, 6, 7)).astype(np.float32)
+    mixed = mix_rows(x)
+    assert (mixed.shape, mixed.dtype) == ((4, 6, 7), np.float32)
+    assert (mixed[:, None] == x[None]).any(axis=1).all()
+    assert not (mixed[:, None] == x[None]).all(axis=(2, 3)).any()
+    np.testing.assert_array_equal(mixed, mix_rows(x))
+    assert len(mix_rows(np.zeros((3, 1 << 20), np.float32))) == 1
+    np.testing.assert_array_equal(mix_rows(x[:1]), np.repeat(x[:1], 4, axis=0))

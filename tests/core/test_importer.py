@@ -231,7 +231,7 @@ def test_half_precision_and_weights_beside_the_file(tmp_path: Path) -> None:
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
     assert (tmp_path / "m.data").exists()
     bundle = bring(path, tmp_path / "models")
-    assert sorted(f.name for f in bundle.iterdir()) == ["manifest.json", "model.onnx"]
+    assert sorted(f.name for f in bundle.iterdir()) == ["examples.npz", "manifest.json", "model.onnx"]
     x = np.float32([[1, 2, 3, 4]])
     assert logits_of(bundle, x).tolist() == [[5]]
     assert json.loads((bundle / "manifest.json").read_text())["precision"] == "fp16"

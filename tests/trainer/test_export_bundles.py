@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from cutpoint.bundle import Manifest, read_bundle
+from cutpoint.bundle import Manifest, read_bundle, read_examples
 from cutpoint.calibrate import calibrate_bundle
 from cutpoint.calibration import Plan
 from cutpoint.client import Client
@@ -163,7 +163,8 @@ def test_the_layout_is_triton_s(exported):
         assert version.name.isdecimal()
         assert version.name[0] != "0"  # such folders are ignored
         assert version.stat().st_mode & 0o555 == 0o555
-        assert {file.name for file in version.iterdir()} == {"model.onnx", "manifest.json"}  # the default name, one file
+        # The default name, one file of a graph.
+        assert {file.name for file in version.iterdir()} == {"model.onnx", "manifest.json", "examples.npz"}
         model = onnx.load(version / "model.onnx", load_external_data=False)
         assert not [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
         assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}  # no library of custom operators
@@ -198,10 +199,10 @@ def test_refusals_write_nothing(exported, tmp_path, copied, monkeypatch):
 def test_a_full_disk_at_the_second_version_leaves_none(exported, tmp_path, copied, monkeypatch):
     plain = bundles.write_bundle
 
-    def full(models, manifest, model):
+    def full(models, manifest, model, examples):
         if manifest.precision == "bf16":
             raise OSError(28, "No space left on device")
-        return plain(models, manifest, model)
+        return plain(models, manifest, model, examples)
 
     monkeypatch.setattr(bundles, "write_bundle", full)
     with pytest.raises(OSError, match="No space left"):
@@ -318,3 +319,14 @@ def test_image_clips_by_a_module_of_the_user_s_own(tmp_path, monkeypatch):
         assert average_precision_score(hit[rows], logits[:, 0]) > 0.5
     ops = [node.op_type for node in onnx.load(paths[1] / "model.onnx").graph.node]
     assert ops.count("DequantizeLinear") > 4
+
+
+def test_examples_are_recorded_of_each_precision_and_are_no_row_of_the_data(exported):
+    dataset = read_dataset(exported.run.config.data.path)
+    for version in (exported.models / "windows").iterdir():
+        examples = read_examples(version)
+        session = onnxruntime.InferenceSession(version / "model.onnx")
+        found = session.run(None, {"x": examples.x})[0]
+        np.testing.assert_allclose(found, examples.logits, atol=1e-5)
+        assert examples.x.shape[1:] == dataset.x.shape[1:]
+        assert not any((np.asarray(dataset.x) == row).reshape(len(dataset), -1).all(axis=1).any() for row in examples.x)

@@ -1,5 +1,9 @@
 """The model repository on disk."""
 
+from .examples import EXAMPLES_FILE as EXAMPLES_FILE
+from .examples import Examples as Examples
+from .examples import mix_rows as mix_rows
+from .examples import read_examples as read_examples
 from .files import sha256_of as sha256_of
 from .files import write_whole as write_whole
 from .manifest import FORMAT as FORMAT
@@ -17,6 +21,20 @@ from .manifest import PrecisionCost as PrecisionCost
 from .manifest import Provenance as Provenance
 from .manifest import Task as Task
 from .manifest import Windows as Windows
+from .profile import PROFILE_FILE as PROFILE_FILE
+from .profile import Absent as Absent
+from .profile import Busy as Busy
+from .profile import Computation as Computation
+from .profile import Detection as Detection
+from .profile import Hint as Hint
+from .profile import Idle as Idle
+from .profile import Lost as Lost
+from .profile import Machine as Machine
+from .profile import Measured as Measured
+from .profile import Profile as Profile
+from .profile import Provider as Provider
+from .profile import Way as Way
+from .profile import read_profile as read_profile
 from .repository import Bundle as Bundle
 from .repository import find_bundle as find_bundle
 from .repository import list_versions as list_versions

@@ -35,12 +35,20 @@ class Input(Record):
 
 
 class Windows(Record):
-    """How a sequence is cut: `count` windows of `samples` points of `channels`; None where any number will do."""
+    """How a sequence is cut: `count` windows of `samples` points of `channels`; None where any number will do.
+
+    Attributes:
+        trained_count: windows of the sequences that it was trained on; None where nobody knows.
+        context: how many windows either way can change a window's logit; None where that is unknown, or the whole sequence is
+            looked at.
+    """
 
     count: int | None = None
     samples: int = Field(gt=0)
     channels: int = Field(default=1, gt=0)
     rate_hz: float | None = Field(default=None, gt=0)
+    trained_count: int | None = Field(default=None, gt=0)
+    context: int | None = Field(default=None, ge=0)
 
 
 class LabelPrior(Record):

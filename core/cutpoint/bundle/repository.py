@@ -9,16 +9,21 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ..calibration.policy import Policy
 from ..errors import BadBundle, ModelNotFound
 from ..validation import first_problem
+from .examples import EXAMPLES_FILE, Examples, encode_examples
 from .files import sha256_of, sync_folder, write_whole
 from .manifest import FORMAT, MANIFEST_FILE, MODEL_FILE, POLICY_FILE, Manifest
+from .profile import PROFILE_FILE
 
-_OWN = {MODEL_FILE, MANIFEST_FILE, POLICY_FILE, "report.html"}
+# Beside a graph and no part of it: what else is in the folder may hold its weights.
+_OWN = {MODEL_FILE, MANIFEST_FILE, POLICY_FILE, EXAMPLES_FILE, PROFILE_FILE, "report.html"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,21 @@ def read_bundle(path: Path, with_policy: bool = True) -> Bundle:
     return Bundle(path, path.parent.name, int(path.name), digest, manifest, policy)
 
 
-def write_bundle(models: Path, manifest: Manifest, model: Path) -> Path:
+def write_bundle(
+    models: Path,
+    manifest: Manifest,
+    model: Path,
+    examples: Examples | None = None,
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write `models/<name>/<version>/` whole and return it; `manifest.digests` is filled in here.
+
+    Args:
+        models: the model repository; made when missing.
+        manifest: says which name and version.
+        model: the ONNX file, copied.
+        examples: recorded for whoever loads it.
+        beside: text by file name: what may change while the model is the same, so that no digest is kept of it.
 
     Raises:
         BadBundle: that version exists already; versions are never overwritten.
@@ -127,7 +145,12 @@ def write_bundle(models: Path, manifest: Manifest, model: Path) -> Path:
     staging = Path(tempfile.mkdtemp(prefix=f".{manifest.version}.", dir=target.parent))
     try:
         shutil.copyfile(model, staging / MODEL_FILE)
-        complete = manifest.model_copy(update={"digests": {MODEL_FILE: sha256_of(staging / MODEL_FILE)}})
+        if examples is not None:
+            (staging / EXAMPLES_FILE).write_bytes(encode_examples(examples))
+        digests = {file.name: sha256_of(file) for file in sorted(staging.iterdir())}
+        for name, text in beside.items():
+            (staging / name).write_text(text, encoding="utf-8")
+        complete = manifest.model_copy(update={"digests": digests})
         write_whole(staging / MANIFEST_FILE, complete.model_dump_json(indent=1).encode() + b"\n")
         staging.chmod(0o755)
         os.rename(staging, target)  # noqa: PTH104  # Path.rename would replace an empty folder as well, and says less

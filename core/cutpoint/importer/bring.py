@@ -13,7 +13,7 @@ from ..bundle import MODEL_FILE, Input, Manifest, Provenance, Task, Windows, nex
 from ..dataset import Dataset
 from ..errors import BadBundle, BadConfig
 from ..validation import first_problem
-from .check import Original, measure, read_form
+from .check import Original, measure, read_form, record_examples
 from .graph import rewrite
 from .rows import data_rows, random_rows
 from .source import Scores, Source
@@ -89,7 +89,7 @@ def import_model(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL_FILE
         onnx.save(model, file)
-        return write_bundle(models, manifest, file)
+        return write_bundle(models, manifest, file, record_examples(model, rows))
 
 
 def _check_settings(source: Source, task: Task, labels: Sequence[str], rate_hz: float | None) -> None:

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ..bundle import Parity, Precision
+from ..bundle import Examples, Parity, Precision, mix_rows
 from ..errors import BadBundle, BadConfig
 from .graph import Form, log_odds
 from .source import Output, Scores, Source
@@ -112,6 +112,13 @@ def measure(
         rows=sum(len(part) for part in parts),
         batch_difference=float(np.abs(together - alone).max()),
     )
+
+
+def record_examples(rewritten: onnx.ModelProto, x: NDArray[np.float32]) -> Examples | None:
+    """Rows mixed from those of `x`, and the rewritten graph's logits of them; None where these are not all finite."""
+    mixed = mix_rows(x)
+    logits = _run(_session(rewritten, "the rewritten graph"), "logits", "x", mixed)
+    return Examples(mixed, logits) if np.isfinite(logits).all() else None
 
 
 def _positive(labels: Sequence[str], classes: Sequence[str]) -> int:

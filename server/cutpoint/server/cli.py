@@ -19,21 +19,65 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC port; 0 for any free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="HTTP port of /metrics; 0 for any free one.")] = 8002,
-    provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where models run.")] = "cpu",
-    lanes: Annotated[int, typer.Option(help="Model runs at a time; 0 for one per core.")] = 0,
-    max_batch_rows: Annotated[int, typer.Option(help="Rows of different callers in one run.")] = 8,
+    metrics_host: Annotated[str | None, typer.Option(help="Address of /metrics (default: that of --host).")] = None,
+    model_control: Annotated[
+        Literal["none", "poll", "explicit"], typer.Option(help="Serve what is there at the start, at each look, or when asked.")
+    ] = "none",
+    poll_s: Annotated[float, typer.Option(help="Seconds between looks at the repository.")] = 2.0,
+    load: Annotated[list[str] | None, typer.Option(help="Model to load at the start; explicit control; repeatable.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="NAME=VERSION that answers requests without a version; repeatable.")
+    ] = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="NAME=VERSION or NAME=policy:N, @SHARE: scored beside, never answered; repeatable.")
+    ] = None,
+    exit_on_error: Annotated[
+        bool, typer.Option("--exit-on-error/--no-exit-on-error", help="Whether one bad version stops the start.")
+    ] = True,
+    provider: Annotated[
+        Literal["cpu", "cuda", "tensorrt", "openvino"] | None,
+        typer.Option(help="Where models run (default: as a model's profile says, or cpu)."),
+    ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Model runs at a time; 0 for one per core (default: as a model's profile says, or 0).")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the port, for models that take microseconds.")] = 1,
+    max_batch_rows: Annotated[
+        int | None, typer.Option(help="Rows of different callers in one run (default: as a model's profile says, or 8).")
+    ] = None,
+    queue_delay_ms: Annotated[
+        float | None, typer.Option(help="How long a request may wait for others (default: as a model's profile says, or 0).")
+    ] = None,
     max_waiting_rows: Annotated[int, typer.Option(help="Rows that may wait before requests are refused.")] = 4096,
+    max_requests: Annotated[int, typer.Option(help="Requests held at a time before more are refused.")] = 4096,
+    max_inflight_mib: Annotated[int, typer.Option(help="Requests read at a time, in MiB; more wait unread.")] = 256,
     max_message_mib: Annotated[int, typer.Option(help="Largest message, in MiB.")] = 64,
     max_calibration_mib: Annotated[int, typer.Option(help="Labelled scores one calibration may hold, in MiB.")] = 1024,
+    shared_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-memory/--no-shared-memory", help="Take tensors from POSIX shared memory (default: on loopback)."
+        ),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM of the certificate: TLS from then on.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM of its key.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM of the roots of clients' certificates (mutual TLS).")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="Who may call what: the file that `cutpoint token` writes.")] = None,
     grace_s: Annotated[float, typer.Option(help="Seconds to finish accepted requests at shutdown.")] = 10.0,
     name: Annotated[str, typer.Option(help="Server name in ServerMetadata.")] = "cutpoint",
-    reflection: Annotated[bool, typer.Option(help="Answer gRPC reflection.")] = True,
+    reflection: Annotated[
+        bool | None, typer.Option("--reflection/--no-reflection", help="Answer gRPC reflection (default: unless --tokens).")
+    ] = None,
 ) -> None:
     """Serve a model repository over gRPC (Open Inference Protocol v2), with decisions, calibration and /metrics."""
     config = server_config(
-        models=models, state=state, host=host, port=port, metrics_port=metrics_port, provider=provider, lanes=lanes,
-        max_batch_rows=max_batch_rows, max_waiting_rows=max_waiting_rows, max_message_mib=max_message_mib,
-        max_calibration_mib=max_calibration_mib, grace_s=grace_s, name=name, reflection=reflection,
+        models=models, state=state, host=host, port=port, metrics_port=metrics_port, metrics_host=metrics_host,
+        model_control=model_control, poll_s=poll_s, load=load, pin=pin, shadow=shadow, exit_on_error=exit_on_error,
+        provider=provider, lanes=lanes, workers=workers, max_batch_rows=max_batch_rows, queue_delay_ms=queue_delay_ms,
+        max_waiting_rows=max_waiting_rows, max_requests=max_requests, max_inflight_mib=max_inflight_mib,
+        max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib, shared_memory=shared_memory,
+        tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
+        reflection=reflection,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     serve_forever(config)

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cutpoint.errors import BadConfig
 from cutpoint.validation import Record, first_problem
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 
 class ServerConfig(Record):
@@ -15,21 +15,38 @@ class ServerConfig(Record):
     Attributes:
         models: the model repository.
         state: folder of the policy store; None for `state` beside the model repository.
-        host: address to bind, of both ports.
+        host: address to bind.
         port: gRPC port; 0 takes a free one.
         metrics_port: HTTP port of /metrics; 0 takes a free one.
+        metrics_host: address of /metrics; None for `host`. It has no tokens and no TLS.
         name: what ServerMetadata answers; some examples of Triton's want "triton".
+        model_control: what is served of the repository: "none": what is there at the start; "poll": what is there at each
+            look; "explicit": what is asked for, by `load` and by RepositoryModelLoad and Unload.
+        poll_s: how often the repository is looked at, in seconds.
+        load: names of models to load at the start; for explicit control.
+        pin: NAME=VERSION: which version answers requests that name none; it goes before the model's serving.json.
+        shadow: NAME=VERSION or NAME=policy:N, and @SHARE behind it: what is scored beside the default version, and counted but
+            not answered; it goes before serving.json.
+        exit_on_error: whether a version that cannot be served stops the start; polling never does.
         provider: onnxruntime's execution provider. Asked for and unavailable is an error, never a fall back.
+        workers: processes that share the port; more than one for models so quick that Python is what takes the time.
         lanes: model runs at a time, on one thread each; 0 for one per core.
         max_batch_rows: rows of different callers that share a run. A request with more runs alone.
+        queue_delay_ms: how long a request may wait for others to share its run while a lane is free, in ms.
         max_waiting_rows: rows that may wait for a run; beyond it requests are refused as overloaded.
         max_requests: inference requests that are held at a time, waiting ones too; more are refused as overloaded.
         max_inflight_mib: bytes of requests that are held at a time, in MiB; what is beyond them is not read yet.
         max_message_mib: largest message, each way, in MiB.
         max_calibration_mib: memory that one Calibrate call may take for labelled scores, in MiB; beyond it they are counted in
             a histogram of small bins.
+        shared_memory: whether clients may name regions of POSIX shared memory that hold their tensors; None for yes where
+            `host` is a loopback address. Who may register one reads and writes what other processes here share.
+        tls_cert: PEM of the certificate; with `tls_key`, the gRPC port speaks TLS only.
+        tls_key: PEM of its key.
+        tls_client_ca: PEM of the roots of clients' certificates; with it a client without one is refused.
+        tokens: file of callers, their tokens and roles, see `cutpoint.server.security`; None for no checks.
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
-        reflection: whether grpcurl and the like may list the services.
+        reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
     """
 
     models: Path
@@ -37,17 +54,51 @@ class ServerConfig(Record):
     host: str = "127.0.0.1"
     port: int = Field(default=8001, ge=0, le=65535)
     metrics_port: int = Field(default=8002, ge=0, le=65535)
+    metrics_host: str | None = None
     name: str = "cutpoint"
-    provider: Literal["cpu", "cuda"] = "cpu"
+    model_control: Literal["none", "poll", "explicit"] = "none"
+    poll_s: float = Field(default=2.0, gt=0, le=86_400)
+    load: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
+    shadow: tuple[str, ...] = ()
+    exit_on_error: bool = True
+    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    workers: int = Field(default=1, ge=1, le=256)
     lanes: int = Field(default=0, ge=0, le=1024)
     max_batch_rows: int = Field(default=8, ge=1)
+    queue_delay_ms: float = Field(default=0.0, ge=0, le=10_000)
     max_waiting_rows: int = Field(default=4096, ge=1)
     max_requests: int = Field(default=4096, ge=1)
     max_inflight_mib: int = Field(default=256, ge=1)
     max_message_mib: int = Field(default=64, ge=1, le=2047)
     max_calibration_mib: int = Field(default=1024, ge=1)
+    shared_memory: bool | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
     grace_s: float = Field(default=10.0, ge=0)
-    reflection: bool = True
+    reflection: bool | None = None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.load and self.model_control != "explicit":
+            raise ValueError("load is for model_control explicit")
+        return self
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether tensors may be in shared memory."""
+        return self.host in ("127.0.0.1", "::1", "localhost") if self.shared_memory is None else self.shared_memory
+
+    @property
+    def reflects(self) -> bool:
+        """Whether the services can be listed."""
+        return self.tokens is None if self.reflection is None else self.reflection
 
     @property
     def state_folder(self) -> Path:

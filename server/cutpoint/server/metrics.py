@@ -2,9 +2,11 @@
 
 Positives and expected positives are both counters, never a rate: for every decision the label's calibrated rate is added to
 the second, so that their sums compare over any time, across threshold changes, restarts and replicas. Per label and request the
-cost is an addition in a numpy array; text is made at the scrape. Every metric of this server is in this file.
+cost is an addition in a numpy array; text is made at the scrape. Every metric of this server is in this file, but those of
+shadows, which are in `shadow_counters`: what never answered is under names of its own, so that no sum of live decisions has it.
 """
 
+import contextlib
 import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +29,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .policies import Active
+from .shadow_counters import AllShadowCounters
 from .tally import Spreads, Tallies
 
 C = TypeVar("C", bound=Collector)
@@ -42,6 +45,7 @@ _COUNTERS = {
     "cutpoint_expected_positives": "Positives that the calibration expects: its rate for the label, summed over decisions.",
     "cutpoint_expected_positives_variance": "Binomial variance of the expected positives: the sum of p(1-p) over decisions.",
 }
+_POSITIVES = 1  # their row; the others are of `Active.per_decision`
 _GAUGES = {
     "cutpoint_expected_positive_rate": "Share of decisions expected to be positive under the active policy, 0 to 1.",
     "cutpoint_expected_positive_rate_rse": "Relative standard error of the expected rate, from the amount of calibration data.",
@@ -73,14 +77,19 @@ class ModelCounters:
             self._gauges = np.stack([rates, rse, active.thresholds.astype(float)])
             self.active = active
 
+    def go_on_from(self, before: "ModelCounters") -> None:
+        """Count on where those of the same model version stopped, which was loaded anew; not where its labels changed."""
+        if before.labels == self.labels:
+            self._lock, self._sums = before._lock, before._sums
+
     def add(self, decisions: NDArray[np.bool_], active: Active) -> None:
         """Account for decisions [..., label] made by `active`, which may have been replaced meanwhile."""
         flat = decisions.reshape(-1, len(self.labels))
-        positives = np.count_nonzero(flat, axis=0)
-        count = len(flat) * active.decides
-        expected = count * active.rates
+        positives = flat[0] if len(flat) == 1 else np.count_nonzero(flat, axis=0)
+        expected = active.per_decision * len(flat)
         with self._lock:
-            self._sums += (count, positives, expected, expected * (1 - active.rates))
+            self._sums += expected
+            self._sums[_POSITIVES] += positives
 
     def snapshot(self) -> tuple[NDArray[np.float64], NDArray[np.float64], Active | None]:
         """Counters [counter, label], gauges [gauge, label] and the active policy, of one moment."""
@@ -136,12 +145,14 @@ class Metrics:
 
     def __init__(self) -> None:
         """Register everything here, so that several servers can live in one process."""
+        self._infos: dict[tuple[str, int], tuple[str, str, str, str]] = {}
         disable_created_metrics()  # a second series for every counter, which triples the cost of a scrape
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._per_model = _PerModel()
         self.registry.register(self._per_model)
+        self.shadows = self._register(AllShadowCounters())
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
@@ -165,7 +176,10 @@ class Metrics:
         )
         self.calibrations = counter("cutpoint_calibrations_total", "Calibrate calls, by outcome.", ("model", "outcome"))
         self.calibration_time = spreads("cutpoint_calibration_seconds", "Time of a Calibrate call.", ("model",))
-        self.ready = Gauge("cutpoint_model_ready", "1 while the model is served.", ("model", "version"), registry=self.registry)
+        self.loads = tallies("cutpoint_model_loads", "Model versions loaded, by outcome.", ("model", "outcome"))
+        self.ready = tallies(
+            "cutpoint_model_ready", "1 while the version is served, 0 while it cannot be.", ("model", "version"), gauge=True
+        )
         self.info = Gauge(
             "cutpoint_model_info",
             "Always 1; what the model is.",
@@ -180,18 +194,66 @@ class Metrics:
         self.registry.register(collector)
         return collector
 
-    def add_model(self, model: str, version: int, labels: tuple[str, ...], digest: str, provider: str) -> ModelCounters:
-        """Start a model version's series at zero."""
-        counters = ModelCounters(model, version, labels)
+    def add_model(
+        self,
+        model: str,
+        version: int,
+        labels: tuple[str, ...],
+        digest: str,
+        provider: str,
+        counters: ModelCounters | None = None,
+    ) -> ModelCounters:
+        """Start a model version's series at zero, or where those of the one that it replaces are.
+
+        Args:
+            model: name.
+            version: number.
+            labels: of its decisions.
+            digest: of its graph.
+            provider: that computes it.
+            counters: of its decisions; made here when None.
+        """
+        counters = counters or ModelCounters(model, version, labels)
+        before = self._per_model.models.get((model, str(version)))
+        if before is not None:
+            counters.go_on_from(before)
         self._per_model.models[model, str(version)] = counters
-        self.ready.labels(model, version).set(1)
-        self.info.labels(model, version, digest[:12], provider).set(1)
+        self.set_ready(model, version, True)
+        self._forget_info(model, version)
+        self._infos[model, version] = (str(model), str(version), digest[:12], provider)
+        self.info.labels(*self._infos[model, version]).set(1)
         self.invalid.labels(model, version, "nan")
         for outcome in ("applied", "stored", "rejected", "failed"):
             self.calibrations.labels(model, outcome)
         for metric in (self.queue, self.inference, self.batch_rows, self.inflight, self.calibration_time):
             metric.labels(model)
         return counters
+
+    def set_ready(self, model: str, version: int, ready: bool) -> None:
+        """Say that a version is served, or that it cannot be."""
+        tally = self.ready.labels(model, version)
+        tally.add(float(ready) - tally.value)
+
+    def remove_version(self, model: str, version: int) -> None:
+        """Forget the series of a version that is gone."""
+        self._per_model.models.pop((model, str(version)), None)
+        self.ready.remove(model, version)
+        self._forget_info(model, version)
+        with contextlib.suppress(KeyError):
+            self.invalid.remove(model, str(version), "nan")
+
+    def remove_model(self, model: str) -> None:
+        """Forget the series of a model of which no version is left."""
+        for metric in (self.queue, self.inference, self.batch_rows, self.inflight, self.calibration_time):
+            metric.remove(model)
+        for outcome in ("applied", "stored", "rejected", "failed"):
+            with contextlib.suppress(KeyError):
+                self.calibrations.remove(model, outcome)
+
+    def _forget_info(self, model: str, version: int) -> None:
+        known = self._infos.pop((model, version), None)
+        if known is not None:
+            self.info.remove(*known)
 
 
 def observer(metrics: Metrics, model: str) -> Callable[[int, float], Any]:

@@ -10,13 +10,15 @@ import numpy as np
 from cutpoint.bundle import Bundle
 from cutpoint.calibration import probabilities
 from cutpoint.errors import BadBundle, BadRequest, BadScores, NotCalibrated
-from cutpoint.wire import datatype_of
+from cutpoint.wire import datatype_of, encode_raw
 from numpy.typing import NDArray
 
 from .batcher import Batcher, Outputs, Ticket, Timing
 from .metrics import Metrics, ModelCounters
 from .policies import Active
 from .session import Session, TensorSpec
+from .shadow import Shadow
+from .statistics import Statistics
 
 LOGITS = "logits"
 DERIVED = ("scores", "decisions", "labels")
@@ -49,12 +51,18 @@ class ServedModel:
     A model whose graph gives float32 `logits` [..., label] has decisions: `scores`, `decisions` and `labels` are derived from
     them. Any other graph is answered as it is.
 
+    It is in service from `enter` on, until it is retired. Who found it before that may still ask it: it answers.
+
     Attributes:
         requests: how many are being answered.
+        shadow: what is scored beside it, and counted but not answered.
+        statistics: what Triton's clients ask for.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, batcher: Batcher, metrics: Metrics, provider: str) -> None:
-        """Serve `bundle` by `session` behind `batcher`."""
+    def __init__(
+        self, bundle: Bundle, session: Session, batcher: Batcher, metrics: Metrics, provider: str, statistics: Statistics
+    ) -> None:
+        """Serve `bundle` by `session` behind `batcher`, whose runs `statistics` is told of."""
         self.bundle, self.name, self.version = bundle, bundle.name, bundle.version
         self.session, self.batcher = session, batcher
         self.inputs = {spec.name: spec for spec in session.inputs}
@@ -63,9 +71,11 @@ class ServedModel:
         self._metrics = metrics
         self._queue = metrics.queue.labels(self.name)
         self._inflight = metrics.inflight.labels(self.name)
-        self.counters: ModelCounters = metrics.add_model(self.name, self.version, self.labels, bundle.digest, provider)
+        self.provider = provider
+        self.counters = ModelCounters(self.name, self.version, self.labels)
         self.counters.queue_rows = lambda: batcher.waiting_rows
         self._label_array = np.array([label.encode() for label in self.labels], np.object_)
+        self._label_bytes = encode_raw(self._label_array)  # the same for every answer, and slow to make
         self.outputs = {spec.name: spec for spec in session.outputs}
         if self.labels:
             shape = self.outputs[LOGITS].shape
@@ -73,8 +83,11 @@ class ServedModel:
             self.outputs["decisions"] = TensorSpec("decisions", "BOOL", shape)
             self.outputs["labels"] = TensorSpec("labels", "BYTES", (len(self.labels),))
         self._known: set[tuple[Declared, tuple[str, ...]]] = set()
+        self.statistics = statistics
         self.requests = 0
+        self.shadow: Shadow | None = None
         self._lock = threading.Lock()
+        self._drained: threading.Event | None = None  # once it is retired: set while nobody is being answered
 
     @property
     def active(self) -> Active | None:
@@ -84,6 +97,24 @@ class ServedModel:
     def apply(self, active: Active | None) -> None:
         """Decide by this policy from the next answer on."""
         self.counters.apply(active)
+
+    def enter(self) -> None:
+        """Have series in the metrics from now on, which go on where those of the one that it replaces are."""
+        digest = self.bundle.digest
+        self._metrics.add_model(self.name, self.version, self.labels, digest, self.provider, self.counters)
+
+    def retire(self) -> threading.Event:
+        """Leave the lanes as soon as nobody is being answered any more; the event is set then.
+
+        A request of somebody who found this model before it was retired puts it back until that is answered.
+        """
+        with self._lock:
+            if self._drained is None:
+                self._drained = threading.Event()
+                if not self.requests:
+                    self.batcher.close()
+                    self._drained.set()
+            return self._drained
 
     def infer(
         self,
@@ -112,10 +143,15 @@ class ServedModel:
             Overloaded: too much is waiting; nothing was done, and `reply` is not called.
         """
         rows, kind = _rows_and_kind(declared)
+        shadow = self.shadow if not wanted or "decisions" in wanted else None
+        kept: Mapping[str, NDArray[Any]] | None = None
 
         def prepared() -> Mapping[str, NDArray[Any]]:
+            nonlocal kept
             arrays = prepare()
             self._check_finite(arrays)
+            if shadow is not None:
+                kept = shadow.keep(arrays, rows)
             return arrays
 
         def answered(outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
@@ -128,6 +164,8 @@ class ServedModel:
             finally:
                 self._count(-1)
             reply(answer, error)
+            if shadow is not None and kept is not None and answer is not None and outputs is not None:
+                shadow.score(kept, outputs[LOGITS], answer.outputs.get("decisions"), answer.active)
 
         self._count(1)
         try:
@@ -135,6 +173,10 @@ class ServedModel:
         except BaseException:
             self._count(-1)
             raise
+
+    def encoded(self, array: NDArray[Any]) -> bytes:
+        """An output as the bytes of an answer."""
+        return self._label_bytes if array is self._label_array else encode_raw(array)
 
     def logits(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits [..., label] for a calibration or a signal: scored as live traffic is, counted nowhere; waits for them."""
@@ -146,12 +188,18 @@ class ServedModel:
         found: Future[Outputs] = Future()
 
         def answered(outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
+            self._count(-1)
             if outputs is not None:
                 found.set_result(outputs)
             else:
                 found.set_exception(error)
 
-        self.batcher.submit(lambda: arrays, rows, kind, answered)
+        self._count(1)
+        try:
+            self.batcher.submit(lambda: arrays, rows, kind, answered)
+        except BaseException:
+            self._count(-1)
+            raise
         logits: NDArray[np.float32] = found.result()[LOGITS]
         return logits
 
@@ -224,6 +272,13 @@ class ServedModel:
         self._inflight.add(change)
         with self._lock:
             self.requests += change
+            if self._drained is not None:
+                if not self.requests:
+                    self.batcher.close()
+                    self._drained.set()
+                elif change > 0 and self.requests == 1:
+                    self._drained.clear()
+                    self.batcher.reopen()
 
     def _check_finite(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if self._checks_finite:

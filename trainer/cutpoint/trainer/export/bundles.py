@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
+import numpy as np
 import onnx
 from cutpoint.bundle import (
+    Examples,
     Input,
     Loss,
     Manifest,
@@ -17,6 +19,7 @@ from cutpoint.bundle import (
     PrecisionCost,
     Provenance,
     Windows,
+    mix_rows,
     next_version,
     write_bundle,
 )
@@ -27,6 +30,7 @@ from ..config import ImportModel
 from ..preprocess import describe
 from ..run import Run, read_run, versions_of
 from ..score import choose_rows
+from .context import check_context, derive_context
 from .cost import measure_cost
 from .graph import export_graph, load_served, name_graph
 from .parity import TOLERANCE, answer_of, compare, measure_batch_difference, measure_parity, parity_batches
@@ -78,7 +82,8 @@ def export_precisions(
     Raises:
         BadConfig: `run` is no run folder; no precision, or an unknown one.
         BadBundle: a version exists, the model cannot be exported or lowered, parity is above the tolerance, a row's logits
-            depend on its batch, or a precision loses more than it may; nothing is written.
+            depend on its batch, a window's on windows further away than its layers reach, or a precision loses more than it
+            may; nothing is written.
         BadData: the data of the run are no longer those that it was trained on, or cannot be read; nothing is written.
         OSError: a version cannot be written, since the disk is full, say; those written before it are removed.
     """
@@ -105,7 +110,9 @@ def export_precisions(
         export_graph(served, run.record.x_shape, any_windows, files["fp32"])
         batches = parity_batches(dataset, valid, any_windows)
         parity = measure_parity(served, files["fp32"], batches, tolerance)
-        manifests = []
+        context = derive_context(run.config) if any_windows else None
+        mixed = mix_rows(max(batches, key=len))
+        manifests, examples = [], []
         for number, precision in enumerate(wanted, first):
             cost, measured = None, parity
             if precision != "fp32":
@@ -118,18 +125,26 @@ def export_precisions(
                 allowed = max(parity.tolerance, cost.max_abs_difference)
                 difference = measure_batch_difference(answer, batches, allowed)
                 measured = parity.model_copy(update={"batch_difference": difference})
-            manifest = _manifest(run, number, any_windows, precision, measured, cost, onnx.load(files[precision]))
+            if context is not None:
+                check_context(answer_of(files[precision]), batches[0], context)
+            graph = onnx.load(files[precision])
+            manifest = _manifest(run, number, any_windows, context, precision, measured, cost, graph)
             name_graph(files[precision], manifest)
             manifests.append(manifest)
-        return _write(models, manifests, files)
+            logits = answer_of(files[precision])(mixed)
+            # Not of these rows, but of some that it was mixed from, it is known that the logits are finite.
+            examples.append(Examples(mixed, logits) if np.isfinite(logits).all() else None)
+        return _write(models, manifests, files, examples)
 
 
-def _write(models: Path, manifests: Sequence[Manifest], files: Mapping[Precision, Path]) -> tuple[Path, ...]:
+def _write(
+    models: Path, manifests: Sequence[Manifest], files: Mapping[Precision, Path], examples: Sequence[Examples | None]
+) -> tuple[Path, ...]:
     """Write all versions or none."""
     written: list[Path] = []
     try:
-        for manifest in manifests:
-            written.append(write_bundle(models, manifest, files[manifest.precision]))
+        for manifest, recorded in zip(manifests, examples, strict=True):
+            written.append(write_bundle(models, manifest, files[manifest.precision], recorded))
     except BaseException:
         for path in written:
             # Hidden first: nobody is to find half of a version.
@@ -161,6 +176,7 @@ def _manifest(
     run: Run,
     version: int,
     any_windows: bool,
+    context: int | None,
     precision: Precision,
     parity: Parity,
     cost: PrecisionCost | None,
@@ -171,7 +187,14 @@ def _manifest(
     if config.task == "windows":
         channels = shape[1] if len(shape) == 3 else 1
         count = None if any_windows else shape[0]
-        windows = Windows(count=count, samples=shape[-1], channels=channels, rate_hz=config.data.rate_hz)
+        windows = Windows(
+            count=count,
+            samples=shape[-1],
+            channels=channels,
+            rate_hz=config.data.rate_hz,
+            trained_count=shape[0],
+            context=context,
+        )
     return Manifest(
         name=config.name,
         version=version,
