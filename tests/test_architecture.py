@@ -10,7 +10,7 @@ from processes import ENVIRONMENT, ROOT
 
 ROOTS = ("proto", "core", "server", "trainer", "client")
 ARRAYS = {"numpy", "scipy"}
-MATHS = {"errors", "dataset", "validation", "calibration", "bundle"}
+MATHS = {"errors", "dataset", "validation", "calibration", "bundle", "signals"}
 GENERATED = {"oip", "v1"}
 
 # Part: (parts of ours it may import, packages of others). The standard library is free; a part may import itself.
@@ -25,6 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "estimator": (MATHS, ARRAYS | {"sklearn"}),
     # What commands print with.
     "terminal": (MATHS, {"rich"}),
+    # What serves a model, held against what it was trained for: it runs both, in processes of their own.
+    "tune": ({*MATHS, "terminal", "server", "trainer"}, {"numpy", "scipy", "onnx", "onnxruntime", "pydantic", "typer", "rich"}),
     # An application of the whole, which runs the other commands as a user would.
     "demo": ({*MATHS, "terminal", "client", "trainer"}, ARRAYS | {"typer", "rich", "matplotlib", "pydantic", "yaml"}),
     "oip": (set(), {"google"}),
@@ -139,7 +141,10 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.calibrate.cli", ("torch", "onnxruntime", "grpc", "sklearn", "pyarrow", "matplotlib", "cutpoint.trainer")),
         ("cutpoint.report", ("torch", "onnxruntime", "grpc", "sklearn", "matplotlib", "typer")),
         ("cutpoint.bundle", ("grpc", "torch", "onnxruntime", "scipy", "onnx")),
+        ("cutpoint.signals", ("grpc", "torch", "onnxruntime", "scipy", "onnx")),
         ("cutpoint.wire", ("torch", "onnxruntime", "scipy", "tritonclient")),
+        ("cutpoint.tune.worker", ("torch", "onnx", "sklearn", "lightning", "cutpoint.trainer", "cutpoint.client")),
+        ("cutpoint.tune.cli", ("torch", "onnxruntime", "grpc")),
         ("cutpoint.cli", ("numpy", "grpc", "torch", "onnxruntime", "pydantic")),
     ],
 )

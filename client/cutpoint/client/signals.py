@@ -1,11 +1,14 @@
 """One ScoreSignal: a signal in chunks, its windows and events as they become certain."""
 
+import asyncio
 import math
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 from cutpoint.errors import BadInput, InternalError
 from cutpoint.v1 import signal_pb2 as v1
@@ -230,6 +233,7 @@ class _Requests:
         self.asked = asked
         self.error: BaseException | None = None
         self.call: Any = None
+        self.ended = False
 
     def failed(self, error: BaseException) -> None:
         """The signal is not at its end, so the server is not to answer as if it were."""
@@ -275,10 +279,13 @@ async def aio_stream_signal(
     channel: Channel, asked: SignalAsked, chunks: Iterable[ArrayLike] | AsyncIterable[ArrayLike], timeout_s: float | None
 ) -> AsyncIterator[SignalPart]:
     """As `stream_signal`, for an asynchronous channel; chunks are read in its loop."""
-    requests = _Requests(asked)
+    requests, opened = _Requests(asked), asyncio.Event()
 
     async def messages() -> AsyncIterator[v1.SignalRequest]:
         yield asked.header()
+        await opened.wait()  # a header that is refused is refused with nothing on its way
+        if requests.ended:
+            return
         try:
             if isinstance(chunks, AsyncIterable):
                 async for chunk in chunks:
@@ -297,15 +304,27 @@ async def aio_stream_signal(
             requests.call = channel.on(SCORE_SIGNAL)(messages(), timeout=timeout_s, metadata=channel.metadata())
             try:
                 async for message in requests.call:
+                    opened.set()
                     yield told.part_of(message)
             except BaseException as error:  # of a call that was cancelled here asyncio raises no Exception
                 if requests.error is not None:
                     raise requests.error from error
+                if _lost(error):
+                    raise InternalError(
+                        "the server ended the signal, and grpc.aio lost the reason; Client is told it"
+                    ) from error
                 raise
         told.check()
     finally:
+        requests.ended = True
+        opened.set()
         if requests.call is not None:
             requests.call.cancel()
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether the reason is lost: grpc.aio keeps none where it could not send, since the server had ended the call."""
+    return isinstance(error, grpc.aio.AioRpcError) and "execute_batch" in (error.debug_error_string() or "")
 
 
 class _Told:
