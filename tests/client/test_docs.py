@@ -37,7 +37,9 @@ def servers(folder: Path) -> Iterator[list[FakeServer]]:
     assert mine.cert == folder / "me.pem"
     with ExitStack() as stack:
         yield [
-            stack.enter_context(FakeServer(lambda x: x[:, :1], model="pumps", labels=["leak"], thresholds=0.5, credentials=each))
+            stack.enter_context(
+                FakeServer(lambda x: x[:, :1], model="pumps", labels=["leak"], thresholds=0.5, credentials=each)
+            )
             for each in (None, None, tls)
         ]
 

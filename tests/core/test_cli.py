@@ -107,5 +107,19 @@ def test_a_missing_part_names_the_extra(command: str, missing: str, extra: str) 
 
 def test_commands_match_the_documented_extras() -> None:
     assert json.dumps(sorted(COMMANDS)) == json.dumps(
-        ["calibrate", "demo", "evaluate", "export", "histogram", "import", "policy", "report", "score", "serve", "train"]
+        [
+            "calibrate",
+            "demo",
+            "evaluate",
+            "export",
+            "histogram",
+            "import",
+            "policy",
+            "report",
+            "score",
+            "serve",
+            "token",
+            "train",
+            "tune",
+        ]
     )

@@ -1,14 +1,23 @@
 """Bad input over the wire: the right status code, the reason in the trailing metadata, a message that names the fault."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from bundles import slow_onnx
 from cutpoint.calibration import ScoreHistogram
+from cutpoint.errors import BadRequest
 from cutpoint.oip import inference_pb2 as oip
+from cutpoint.server.delivery import check_inputs
+from cutpoint.server.shared_memory import SharedMemory
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, encode_input, tensor_of
+from fuzz_calls import InProcess, Tally, in_process
+from fuzz_messages import INFER, Case
+from grpc_health.v1 import health_pb2
 from processes import ServerProcess
 
 OIP, V1 = "inference.GRPCInferenceService", "cutpoint.v1.CalibrationService"
@@ -72,6 +81,9 @@ TARGETS = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
         (ask(model="none"), NOT_FOUND, "model_not_found", "unknown model: 'none'"),
         (ask(model=""), NOT_FOUND, "model_not_found", "unknown model: ''"),
         (ask(model="x" * 20_000), NOT_FOUND, "model_not_found", "unknown model: 'xxx"),
+        # Three characters a byte on the wire: a text of as many characters would exceed what clients take.
+        (ask(model="\U0001f600" * 20_000), NOT_FOUND, "model_not_found", "unknown model: '\U0001f600"),
+        (ask(model="\x01%" * 20_000), NOT_FOUND, "model_not_found", "unknown model: '\x01%"),
         (ask(model_version="2"), NOT_FOUND, "model_not_found", "version 2 is not found; served: [1]"),
         (ask(model_version="one"), NOT_FOUND, "model_not_found", "version one is not found"),
         (ask(model_version="-1"), NOT_FOUND, "model_not_found", "version -1 is not found"),
@@ -97,6 +109,77 @@ def test_inference(
     assert found[:2] == (code, reason), found
     for part in text.split(" .* "):
         assert part in found[2]
+
+
+def test_an_unknown_service_with_a_long_name_is_not_found(channel: grpc.Channel) -> None:
+    check = channel.unary_unary("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest.SerializeToString)
+    for name in ("x" * 100_000, "é" * 100_000):
+        code, _, text = failure(check, health_pb2.HealthCheckRequest(service=name))
+        assert code is NOT_FOUND
+        assert text.startswith(f"unknown service '{name[:100]}")
+
+
+@pytest.fixture(scope="module")
+def one_lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    """A server's handlers with one lane, and a model that keeps it busy for a while."""
+    models = tmp_path_factory.mktemp("one-lane") / "models"
+    slow_onnx(models / "slow" / "1" / "model.onnx", 50_000)
+    with in_process(models, lanes=1) as server:
+        yield server
+
+
+@pytest.mark.parametrize("rows", [1 << 20, 1 << 31, 1 << 37])
+@pytest.mark.parametrize(
+    ("contents", "says"), [("raw", "raw contents of input 'x' for model 'slow' is 8 bytes"), ("typed", "is 2 elements")]
+)
+def test_rows_that_are_not_there_are_refused_and_keep_nobody_out(
+    one_lane: InProcess, rows: int, contents: str, says: str
+) -> None:
+    x = np.array([[1, 2]], np.float32)
+    honest = Case(INFER, (ask(x, "slow").SerializeToString(),), frozenset({"OK"}), answer={"logits": x})
+    lie = ask(x, "slow")
+    if contents == "typed":
+        lie.inputs[0].contents.fp32_contents.extend([1, 2])
+        del lie.raw_input_contents[:]
+    lie.inputs[0].shape[0] = rows
+    refused = Case(INFER, (lie.SerializeToString(),), frozenset({"INVALID_ARGUMENT"}), says)
+    # The first one keeps the lane, so that the others wait: rows that are not there must not be counted among them.
+    tally = Tally()
+    one_lane.answer([honest, refused, honest, refused, honest], tally)
+    assert tally.wrong == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "region", "says"),
+    [
+        (7000, 7000, "r", "shared_memory_byte_size in region 'r' is 7000 bytes; expected at most 6000"),
+        (9000, 9000, "r", "shared_memory_offset + shared_memory_byte_size in region 'r'"),
+        (1 << 31, 5000, "r", "shared_memory_byte_size of input 'x' for model 'm' is 5000 bytes"),
+        (1 << 31, 1 << 31, "r", "in region 'r'"),
+        (5000, 5000, "none", "shared memory region is 'none'"),
+    ],
+)
+def test_rows_in_shared_memory_are_refused_before_they_are_counted_where_it_does_not_hold_them(
+    rows: int, size: int, region: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "region").write_bytes(bytes(8000))
+    memory = SharedMemory(tmp_path, max_read_bytes=6000)
+    memory.register("r", "/region", 0, 8000)
+    request = in_region(5000, 5000, "r")
+    check_inputs(request, memory)
+    with pytest.raises(BadRequest, match="shared memory is off"):
+        check_inputs(request, None)
+    with pytest.raises(BadRequest) as refused:
+        check_inputs(in_region(rows, size, region), memory)
+    assert says in str(refused.value)
+
+
+def in_region(rows: int, size: int, region: str) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(model_name="m")
+    parameters = request.inputs.add(name="x", datatype="BOOL", shape=[rows]).parameters
+    parameters["shared_memory_region"].string_param = region
+    parameters["shared_memory_byte_size"].int64_param = size
+    return request
 
 
 def test_inputs_of_different_rows(channel: grpc.Channel) -> None:

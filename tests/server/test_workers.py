@@ -168,4 +168,3 @@ def test_the_generation_starts_where_the_file_is(tmp_path: Path) -> None:
     assert one.value == 2
     one.close()
     other.close()
-

@@ -44,9 +44,7 @@ with triton.InferenceServerClient(target) as client:
     )
 
     got = stream(client, [("simple", 1), ("none", 2), ("simple", 3)], 3)
-    found["between"] = [
-        str(error.message()) if error is not None else result.get_response().id for result, error in got
-    ]
+    found["between"] = [str(error.message()) if error is not None else result.get_response().id for result, error in got]
 
     got = stream(client, [("simple", 1), ("none", 2)], 2, headers={"triton_grpc_error": "true"})
     found["status"] = [got[0][0].get_response().id, got[1][1].status(), got[1][1].message()]

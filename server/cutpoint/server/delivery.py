@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from cutpoint.errors import BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import decode_inputs, encode_raw, shared_slice
+from cutpoint.wire import check_counts, decode_inputs, encode_raw, shared_slice
 from numpy.typing import NDArray
 
 from .classification import classify
@@ -44,6 +44,21 @@ def shared_bytes(request: oip.ModelInferRequest) -> int:
     """Bytes of a request's inputs that are not in the message but in shared memory, for whoever admits by bytes."""
     slices = (shared_slice(f"input '{tensor.name}'", tensor.parameters) for tensor in request.inputs if tensor.parameters)
     return sum(each.byte_size for each in slices if each is not None)
+
+
+def check_inputs(request: oip.ModelInferRequest, memory: SharedMemory | None) -> None:
+    """Check that what a request without raw contents says of its inputs is there, before any of it is read or decoded.
+
+    Raises:
+        BadRequest: as `inputs_from` raises it.
+    """
+    check_counts(request)
+    for tensor in request.inputs:
+        shared = shared_slice(f"input '{tensor.name}'", tensor.parameters) if tensor.parameters else None
+        if shared is not None and memory is not None:
+            memory.readable(*shared)
+        elif shared is not None:
+            inputs_from(request, None)  # says that there is no shared memory here
 
 
 def deliveries_of(request: oip.ModelInferRequest, memory: SharedMemory | None) -> dict[str, Delivery]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from cutpoint.errors import Aborted, BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import check_counts, datatype_of
+from cutpoint.wire import datatype_of
 from numpy.typing import NDArray
 
 from .admission import Admission
-from .delivery import Delivery, check_rows, deliver, deliveries_of, inputs_from
+from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from
 from .infer_stream import InferStream, Reply, varint
 from .models import Models
 from .policies import Active
@@ -87,7 +87,6 @@ class Inference:
             declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
             model.check_declared(declared, wanted)
             rows = declared[0][2][0] if declared[0][2] else 1
-            check_rows(request, rows, len(data), self._memory)
 
             def answered(answer: Answer | None, error: BaseException | None) -> None:
                 message = None
@@ -127,7 +126,7 @@ class Inference:
         if request.raw_input_contents:
             arrays = inputs_from(request, self._memory)
             return lambda: arrays
-        check_counts(request)
+        check_inputs(request, self._memory)
         return lambda: inputs_from(request, self._memory)
 
     def _message(self, request_id: str, model: ServedModel, answer: Answer, deliveries: Mapping[str, Delivery]) -> bytes:

@@ -156,8 +156,8 @@ class OnnxSession:
             wide: whether all cores are faster, where a profile says so; None to find out.
         """
         narrow_s = measure(self, rows, limit_s=limit_s / 4)
-        # A run of less than 100 us is over before another core is awake.
-        pays = narrow_s >= 100e-6 if wide is None else wide
+        # A run of less than 100 us is over before another core is awake; one of seconds would keep the model from being served.
+        pays = 100e-6 <= narrow_s <= limit_s if wide is None else wide
         if not self.settings.on_cpu or self.settings.wide_cores < 2 or not pays:
             return Speed(narrow_s, None)
         device = self.settings.instances[0]

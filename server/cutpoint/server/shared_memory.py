@@ -171,11 +171,15 @@ class SharedMemory:
         Raises:
             BadRequest: no such region, not within it, more than one tensor may have, or its owner has made it shorter since.
         """
+        return self.readable(name, offset, byte_size).read()
+
+    def readable(self, name: str, offset: int, byte_size: int) -> Slot:
+        """The place that `read` would read; BadRequest as it raises it, but for a region that is made shorter."""
         slot = self.slot(name, offset, byte_size)
         if byte_size > self._max_read_bytes:
             size = f"shared_memory_byte_size in region '{name}'"
             raise BadRequest.of(size, f"{byte_size} bytes", f"at most {self._max_read_bytes}")
-        return slot.read()
+        return slot
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Copy `data`, bytes, into the region `name` from `offset` on; BadRequest as `slot` and `Slot.write` raise it."""

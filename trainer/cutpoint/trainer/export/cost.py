@@ -36,32 +36,45 @@ def measure_cost(
         BadScores: the graph answers NaN.
     """
     assert dataset.y is not None  # it trained
-    y = dataset.y[rows]
+    reference_logits, found = (score_graph(model, dataset, rows) for model in (reference, file))
+    return cost_of(reference_logits, found, dataset.y[rows], drawn_units(dataset, rows), labels)
+
+
+def cost_of(
+    reference: NDArray[np.float32],
+    found: NDArray[np.float32],
+    y: NDArray[np.uint8],
+    units: NDArray[np.int64],
+    labels: Sequence[str],
+) -> PrecisionCost:
+    """What the logits `found` lose against those of the reference, both [..., label]: `measure_cost` without the graphs.
+
+    Args:
+        reference: logits of the same rows.
+        found: logits.
+        y: uint8, the same shape.
+        units: of each row, what is drawn as one; see `drawn_units`.
+        labels: names, in the order of the last axis.
+
+    Raises:
+        BadData: no label has a positive.
+    """
     present = np.flatnonzero((y == 1).reshape(-1, y.shape[-1]).any(axis=0))
     if not len(present):
         raise BadData.of("validation rows", "no positive of any label", "some, to measure what a lower precision costs")
     y = y[..., present]
-    pair = [score_graph(model, dataset, rows) for model in (reference, file)]
-    furthest = float(np.abs(pair[0].astype(np.float64) - pair[1]).max())
-    pair = [logits[..., present] for logits in pair]
-    units = drawn_units(dataset, rows)
+    furthest = float(np.abs(reference.astype(np.float64) - found).max())
+    pair = [logits[..., present] for logits in (reference, found)]
     before, after = (average_precision_draws(logits, y, units, DRAWS) for logits in pair)
     lost = before - after
     costs = []
     for i, label in enumerate(present.tolist()):
-        full, found = (_average_precision(logits[..., i], y[..., i]) for logits in pair)
-        low, high = interval_of(full - found, lost[:, i]) or (None, None)
-        costs.append(LabelCost(label=labels[label], average_precision=found, reference=full, low=low, high=high))
+        full, less = (_average_precision(logits[..., i], y[..., i]) for logits in pair)
+        low, high = interval_of(full - less, lost[:, i]) or (None, None)
+        costs.append(LabelCost(label=labels[label], average_precision=less, reference=full, low=low, high=high))
     loss = float(np.mean([cost.reference - cost.average_precision for cost in costs]))
     low, high = interval_of(loss, mean_over_labels(lost)) or (None, None)
-    return PrecisionCost(
-        loss=loss,
-        low=low,
-        high=high,
-        max_abs_difference=furthest,
-        rows=len(rows),
-        labels=tuple(costs),
-    )
+    return PrecisionCost(loss=loss, low=low, high=high, max_abs_difference=furthest, rows=len(reference), labels=tuple(costs))
 
 
 def cost_table(manifests: Sequence[Manifest]) -> Table:

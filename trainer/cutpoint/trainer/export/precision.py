@@ -6,7 +6,7 @@ rounding would move, and a cut needs more than the few values that a rounded log
 sum of products or choice among values. Input and logits are float32, so that nothing outside the graph sees its precision.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,15 @@ _HALF_TOO = LAYERS | {
 }  # fmt: skip
 
 
-def lower_precision(source: Path, target: Path, precision: Precision, rows: Iterable[NDArray[np.float32]] = ()) -> None:
+def lower_precision(
+    source: Path,
+    target: Path,
+    precision: Precision,
+    rows: Iterable[NDArray[np.float32]] = (),
+    *,
+    only: Collection[str] | None = None,
+    weight_bits: int = 7,
+) -> None:
     """Write `source`, a float32 graph, to `target` in another precision; batch and window axes stay free.
 
     fp16: weights and arithmetic of the layers but the last, and of what lies between them; a provider without float16 kernels
@@ -42,6 +50,8 @@ def lower_precision(source: Path, target: Path, precision: Precision, rows: Iter
         target: the file to write.
         precision: any but "fp32".
         rows: batches of training rows, for int8.
+        only: for int8, names of the layers that are worth it; None for all.
+        weight_bits: for int8, 7 or 8; see `quantize_graph`.
 
     Raises:
         BadBundle: the graph has no layer but its last, or a weight is too large for float16.
@@ -53,7 +63,7 @@ def lower_precision(source: Path, target: Path, precision: Precision, rows: Iter
     if not weighted:
         raise BadBundle.of(f"precision {precision}", "no layer with weights but the last", "a model with more, or fp32 alone")
     if precision == "int8":
-        quantize_graph(model, weighted, [node for node in inner if node.op_type == "Relu"], target, rows)
+        quantize_graph(model, weighted, [node for node in inner if node.op_type == "Relu"], target, rows, only, weight_bits)
         return
     if precision == "fp16":
         _to_float16(model, {node.name for node in inner if node.op_type in _HALF_TOO})

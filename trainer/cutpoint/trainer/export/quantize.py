@@ -1,7 +1,7 @@
 """Static int8 quantisation of the layers in the middle of a graph, with onnxruntime's own tool."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,13 @@ _PREPARED = "onnx.quant.pre_process"  # that the tool looks for, lest it warn
 
 
 def quantize_graph(
-    model: ModelProto, weighted: list[NodeProto], between: list[NodeProto], target: Path, rows: Iterable[NDArray[np.float32]]
+    model: ModelProto,
+    weighted: list[NodeProto],
+    between: list[NodeProto],
+    target: Path,
+    rows: Iterable[NDArray[np.float32]],
+    only: Collection[str] | None = None,
+    weight_bits: int = 7,
 ) -> None:
     """Write `model` with 8-bit layers: weights per channel, activations by the range they have on `rows`.
 
@@ -37,6 +43,8 @@ def quantize_graph(
         between: activations that may be folded into them.
         target: the file to write.
         rows: batches of training rows.
+        only: names of the layers that are worth it: others stay float32; None for all.
+        weight_bits: 7, or 8 for processors with VNNI alone.
 
     Raises:
         BadBundle: no layer is left to quantise.
@@ -47,6 +55,10 @@ def quantize_graph(
     first = _first_of(model, layers)
     if sum(held[name] for name in first) < sum(held[name] for name in layers) / 2:
         layers = [name for name in layers if name not in first]
+    if only is not None:
+        layers = [name for name in layers if name in only]
+        outputs = {output for node in weighted if node.name in layers for output in node.output}
+        between = [node for node in between if not outputs.isdisjoint(node.input)]
     if not layers:
         raise BadBundle.of(
             "precision int8", "no layer before the last that has integer kernels", f"one of {', '.join(_INTEGER)}"
@@ -60,7 +72,7 @@ def quantize_graph(
             _Batches(model.graph.input[0].name, iter(rows)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=True,
+            reduce_range=weight_bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=[*layers, *(node.name for node in between)],
