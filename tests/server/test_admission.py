@@ -137,7 +137,7 @@ def test_what_is_held_never_exceeds_the_bytes_by_more_than_one_message() -> None
     for _ in range(5000):
         act = rng.random()
         reading = [call for call in calls if call.then is not None]
-        if act < 0.5 and len(calls) < 500:
+        if act < 0.5 and len(calls) < 60:
             calls.append(desk.enter())
         elif act < 0.8 and reading:
             call = reading[int(rng.integers(0, len(reading)))]
@@ -154,6 +154,14 @@ def test_what_is_held_never_exceeds_the_bytes_by_more_than_one_message() -> None
         if desk.inside:
             desk.leave()
     desk.assert_empty()
+
+
+def test_what_waits_unread_is_bounded_by_the_windows_that_it_takes() -> None:
+    desk = Desk(max_requests=10_000, max_bytes=100 * MIB, largest=100 * MIB)
+    for _ in range(1 + 100):  # one is read, and a window of a MiB for each MiB of the bound
+        desk.enter()
+    with pytest.raises(Overloaded, match="100 requests wait to be read"):
+        desk.enter()
 
 
 def test_a_message_larger_than_all_that_may_be_held_is_read_when_nothing_else_is_here() -> None:

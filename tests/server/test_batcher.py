@@ -141,8 +141,9 @@ def batching(
     observe = settings.pop("observe_run", lambda rows, seconds: None)
     with opened(lanes, gate, clock=clock) as threads:
         batcher = Batcher(
-            gate, threads, Batching(**{**given, **settings}), batchable=batchable, observe_run=observe, clock=clock
-        )
+            gate, threads, Batching(**{**given, **settings}), batchable=batchable, observe_run=observe, clock=clock,
+            core_clock=clock,
+        )  # fmt: skip
         yield batcher
         gate.permits.release(10_000)
         assert batcher.waiting_rows >= 0

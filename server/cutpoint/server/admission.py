@@ -8,11 +8,13 @@ import grpc
 from cutpoint.errors import DeadlineExceeded, Overloaded
 from cutpoint.wire import REASON_KEY, status_of
 
+from .limits import WINDOW_BYTES
 from .transport import Call
 
 # A message that is still to come is reckoned as the largest of late; each one that was smaller lowers that by so much.
 _FORGET = 0.995
 _LEAST_BYTES = 1 << 16
+_LEAST_UNREAD = 64
 NO_MESSAGE = '"{}" requires exactly one request message.'  # as grpc's own servers say it
 
 
@@ -42,6 +44,8 @@ class Admission:
             now_s: a steady clock, in seconds.
         """
         self._read_s, self._now_s = read_s, now_s
+        # Each may have sent its window: together no more than what is read may be.
+        self._max_unread = max(_LEAST_UNREAD, max_bytes // WINDOW_BYTES)
         self._arriving: dict[Call, float] = {}  # since when, the oldest first
         self._max_requests, self._max_bytes = max_requests, max_bytes
         self._expected = float(min(largest, max_bytes))
@@ -72,7 +76,7 @@ class Admission:
                 else:
                     self.held_bytes += len(message)
                     self._expected = max(len(message), self._expected * _FORGET, _LEAST_BYTES)
-                next_ones = self._admit()
+                next_ones = self._admit() if self._unread or self._streams else ()
             for start in next_ones:
                 start()
             if message is not None:
@@ -84,6 +88,8 @@ class Admission:
         with self._lock:
             if self._requests >= self._max_requests:
                 raise Overloaded(f"{self._requests} requests are being answered, as many as may be; retry later")
+            if len(self._unread) >= self._max_unread:
+                raise Overloaded(f"{len(self._unread)} requests wait to be read, as many as may; retry later")
             self._requests += 1
             self._unread[call] = read
             next_ones = self._admit()
@@ -102,7 +108,7 @@ class Admission:
         with self._lock:
             self._requests -= 1
             self.held_bytes -= size
-            next_ones = self._admit()
+            next_ones = self._admit() if self._unread or self._streams else ()
         for start in next_ones:
             start()
 
@@ -128,7 +134,7 @@ class Admission:
         """A message of a stream was answered."""
         with self._lock:
             self.held_bytes -= size
-            next_ones = self._admit()
+            next_ones = self._admit() if self._unread or self._streams else ()
         for start in next_ones:
             start()
 

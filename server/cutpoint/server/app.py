@@ -108,7 +108,7 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
             stack.callback(relay.close)
             rpcs = relay.rpcs(rpcs, pool)
         options = channel_options(config.max_message_mib, reuse_port=place is not None)
-        transport = Transport(handlers(rpcs, metrics, check), options)
+        transport = Transport(handlers(rpcs, metrics, check if guard.checks else None), options)
         guard.changed = lambda: _end_calls(transport, check)
         warn_of_open_doors(
             config.host,

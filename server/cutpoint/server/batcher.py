@@ -29,7 +29,7 @@ Outputs = dict[str, NDArray[Any]]
 _LOOK = 64
 # How many sorts of rows a model's costs are known for.
 _SORTS = 256
-# A run that took so long took it itself: the interpreter passes its lock on after 5 ms.
+# A run that takes so long is not to be made where it is submitted a second time.
 _LONG_S = 0.02
 _CLOSED = "the model is being taken out of service; retry"
 
@@ -44,7 +44,8 @@ class Batching:
         max_running: runs of this model at a time; 0 for as many as there are lanes.
         delay_s: how long the first request may wait for others while a lane is free.
         sizes: numbers of rows that runs are padded to, increasing; empty for none.
-        direct_s: requests that are expected to take less run where they are submitted, at no thread's cost; 0 for never.
+        direct_s: requests that are expected to take less of a core run where they are submitted, at no thread's cost; 0 for
+            never, as where something else than that core computes.
         wide: whether every run may take all cores, not only one that is alone; for `max_running` of 1.
     """
 
@@ -106,6 +107,7 @@ class Batcher:
         batchable: bool = True,
         observe_run: Callable[[int, float], None] = lambda rows, seconds: None,
         clock: Callable[[], float] = time.perf_counter,
+        core_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         """Nothing runs until the first request.
 
@@ -116,7 +118,9 @@ class Batcher:
             batchable: whether the graph takes any number of rows; otherwise every request runs alone.
             observe_run: told (rows, seconds) of every run.
             clock: seconds, increasing; that of `lanes`.
+            core_clock: seconds that the calling thread has had of a core.
         """
+        self._core_clock = core_clock
         self.session, self.batching, self.batchable = session, batching, batchable
         self._lanes, self._clock, self._observe_run = lanes, clock, observe_run
         self._waiting: list[tuple[int, int, Ticket]] = []  # a heap: priority, order of arrival
@@ -172,6 +176,26 @@ class Batcher:
         if direct:
             _Batch(self, [ticket], [])(alone=False)
         return ticket
+
+    def is_quick(self, rows: int, kind: object) -> bool:
+        """Whether a run of so many rows takes less than handing it to a lane would."""
+        batching = self.batching
+        return (
+            batching.direct_s > 0
+            and not batching.sizes
+            and not (self._full or self._closed)
+            and self._cost.of(self._sort(kind), rows) < batching.direct_s
+        )
+
+    def run_at_once(self, arrays: Arrays, rows: int, kind: object) -> tuple[Outputs, Timing]:
+        """Run one request in this thread, at no lane's cost, and give its outputs; whatever the run raises."""
+        started = self._clock()
+        used = self._core_clock()
+        outputs = self.session.run(arrays)
+        self._cost.learn(self._sort(kind), rows, self._core_clock() - used)
+        seconds = self._clock() - started
+        self._observe_run(rows, seconds)
+        return outputs, Timing(0.0, seconds)
 
     def learn(self, rows: int, seconds: float, kind: object = None) -> None:
         """A run of `rows` was seen to take `seconds`; `kind` says more where the graph takes rows of several sizes."""
@@ -314,7 +338,7 @@ class _Batch:
             return None
 
     def _run(self, prepared: list[tuple[Ticket, Arrays]], wide: bool) -> None:
-        started = self._clock()
+        started, used = self._clock(), self._batcher._core_clock()
         try:
             outputs = self._outputs(prepared, wide)
         except Aborted as error:
@@ -330,7 +354,8 @@ class _Batch:
             return
         seconds = self._clock() - started
         rows = sum(ticket.rows for ticket, _ in prepared)
-        self._batcher.learn(rows, seconds, prepared[0][0].kind)
+        # Of this thread alone: it may have waited for the interpreter, which is no part of what a run costs.
+        self._batcher.learn(rows, self._batcher._core_clock() - used, prepared[0][0].kind)
         self._batcher._observe_run(rows, seconds)
         at = 0
         for ticket, _ in prepared:
@@ -374,10 +399,7 @@ class _Cost:
         return float("inf") if known is None else seconds[known] * 2.0 ** (size - known)
 
     def learn(self, sort: object, rows: int, seconds: float) -> None:
-        """A run of `rows` took `seconds`: less is believed at once, more by and by, much more at once.
-
-        A lane may have had to wait for the interpreter, which is no part of what the run costs elsewhere.
-        """
+        """A run of `rows` took `seconds` of a core: less is believed at once, more by and by, much more at once."""
         known = self._seconds.get(sort)
         if known is None:
             if len(self._seconds) >= _SORTS:  # whoever sends a new shape each time must not fill the memory

@@ -14,9 +14,10 @@ from .admission import Admission
 from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from
 from .infer_stream import InferStream, Reply, varint
 from .models import Models
+from .plans import Plans
 from .policies import Active
 from .rpc import Rpc, fail, parsed
-from .served import Answer, ServedModel
+from .served import Answer, Declared, ServedModel
 from .shared_memory import SharedMemory
 from .transport import Call
 
@@ -24,6 +25,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 # Triton's own names that ask for what is not done here; ignoring them would be a wrong answer.
 _REFUSED = ("sequence_id", "sequence_start", "sequence_end")
+_NO_DELIVERIES: Mapping[str, Delivery] = {}
 # Asked for by clients of streams whose models may answer a request with none or several responses; here it is always one.
 _WANTS_FINAL = "triton_enable_empty_final_response"
 # Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
@@ -38,6 +40,7 @@ class Inference:
         """Answer for `models`; tensors may be in `memory`, where there is one."""
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
+        self._plans = Plans()
 
     def infer(self, call: Call) -> None:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
@@ -76,17 +79,35 @@ class Inference:
     def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
         request_id, begun = "", time.perf_counter()
+        plan = self._plans.of(data)
         try:
-            request = parsed(oip.ModelInferRequest, data)
-            request_id = request.id
-            model = self._models.get(request.model_name, request.model_version)
-            priority, expires_s = _urgency(request) if request.parameters else (_USUAL_PRIORITY, None)
-            wanted = tuple(output.name for output in request.outputs)
-            special = any(output.parameters for output in request.outputs)
-            deliveries = deliveries_of(request, self._memory) if special else {}
-            declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
-            model.check_declared(declared, wanted)
-            rows = declared[0][2][0] if declared[0][2] else 1
+            if plan is not None and self._models.get(plan.name, plan.version) is not plan.model:
+                self._plans.forget(plan)
+                plan = None
+            if plan is not None:
+                request_id, model, priority, expires_s = plan.request_id, plan.model, _USUAL_PRIORITY, None
+                declared, wanted, final, deliveries = plan.declared, plan.wanted, False, _NO_DELIVERIES
+                arrays = plan.arrays(data)
+                answer = model.at_once(arrays, declared, wanted)
+                if answer is not None:
+                    message = self._message(request_id, model, answer, deliveries)
+                    model.statistics.record(_rows(declared), 0.0, 0.0, answer.timing.run_s, 0.0, time.perf_counter() - begun)
+                    reply(message, None, request_id)
+                    return None
+                prepare: Callable[[], Mapping[str, NDArray[Any]]] = lambda: arrays  # noqa: E731
+            else:
+                request = parsed(oip.ModelInferRequest, data)
+                request_id = request.id
+                model = self._models.get(request.model_name, request.model_version)
+                priority, expires_s = _urgency(request) if request.parameters else (_USUAL_PRIORITY, None)
+                final = _WANTS_FINAL in request.parameters
+                wanted = tuple(output.name for output in request.outputs)
+                special = any(output.parameters for output in request.outputs)
+                deliveries = deliveries_of(request, self._memory) if special else _NO_DELIVERIES
+                declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
+                model.check_declared(declared, wanted)
+                prepare = self._arrays(request)
+                self._plans.learn(data, request, model, declared, wanted)
 
             def answered(answer: Answer | None, error: BaseException | None) -> None:
                 message = None
@@ -94,10 +115,11 @@ class Inference:
                     if answer is not None:
                         answering = time.perf_counter()
                         message = self._message(request_id, model, answer, deliveries)
-                        if _WANTS_FINAL in request.parameters:
+                        if final:
                             message += _FINAL
                         ended, timing = time.perf_counter(), answer.timing
-                        model.statistics.record(rows, timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
+                        took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
+                        model.statistics.record(_rows(declared), *took)
                 except Exception as found:
                     message, error = None, found
                 if message is None:
@@ -105,15 +127,10 @@ class Inference:
                     count(time.perf_counter() - begun)
                 reply(message, error, request_id)
 
-            ticket = model.infer(
-                self._arrays(request),
-                declared,
-                wanted,
-                answered,
-                priority=priority,
-                expires_s=expires_s,
-            )
+            ticket = model.infer(prepare, declared, wanted, answered, priority=priority, expires_s=expires_s)
         except Exception as error:
+            if plan is not None:
+                plan.model.statistics.record_failure(time.perf_counter() - begun)
             reply(None, error, request_id)
             return None
         return None if ticket.answered else lambda: model.batcher.cancel(ticket)
@@ -141,6 +158,10 @@ class Inference:
         for raw in raws:
             parts += (b"\x32", varint(len(raw)), raw)  # field 6, raw_output_contents
         return b"".join(parts)
+
+
+def _rows(declared: Declared) -> int:
+    return declared[0][2][0] if declared[0][2] else 1
 
 
 class _Heads:

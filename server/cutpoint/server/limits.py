@@ -6,6 +6,8 @@ from typing import Final
 # Of a connection, about 14 KiB each; the cap is below what a process may open, so that files and /metrics stay reachable.
 _MOST_CONNECTIONS: Final = 10_000
 _OTHER_FILES: Final = 128
+# What a sender may have sent of a message that is not read yet.
+WINDOW_BYTES: Final = 1 << 20
 
 
 def channel_options(max_message_mib: int, *, reuse_port: bool = False) -> tuple[tuple[str, int], ...]:
@@ -26,9 +28,10 @@ def channel_options(max_message_mib: int, *, reuse_port: bool = False) -> tuple[
         # 200 MiB; with it 18 and 14. Clients keep what is beyond it to themselves and send it when a stream ends.
         ("grpc.max_concurrent_streams", 1024),
         # What is not read is to stay with its sender. By default gRPC's windows grow with the speed of the network: 32 unread
-        # requests of one connection took 492 MiB. With a window of 256 KiB for each they take 8.
+        # requests of one connection took 492 MiB. With this window they take as many MiB, and a request of 560 KB needs no
+        # second one; `Admission` bounds how many are unread.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 256 << 10),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         # Headers: 8 KiB, the default, hold any token; beyond 16 KiB the call is refused without looking at them.
         ("grpc.max_metadata_size", 8 << 10),
         ("grpc.absolute_max_metadata_size", 16 << 10),

@@ -42,18 +42,18 @@ class Rpc:
     handle: Handler
 
 
-def handlers(rpcs: Mapping[str, Rpc], metrics: Metrics, guard: Guard) -> dict[str, Handler]:
+def handlers(rpcs: Mapping[str, Rpc], metrics: Metrics, guard: Guard | None) -> dict[str, Handler]:
     """What a transport needs, by method: every RPC counted under the usual names, and guarded.
 
     Args:
         rpcs: by method.
         metrics: where they are counted.
-        guard: raises for a caller who may not call this.
+        guard: raises for a caller who may not call this; None for no questions.
     """
     return {method: _counted(rpc, metrics, guard) for method, rpc in rpcs.items()}
 
 
-def _counted(rpc: Rpc, metrics: Metrics, guard: Guard) -> Handler:
+def _counted(rpc: Rpc, metrics: Metrics, guard: Guard | None) -> Handler:
     _, service, method = rpc.method.split("/", 2)
     of = (rpc.kind, service, method)
     started, handling = metrics.started.labels(*of), metrics.handling.labels(*of)
@@ -71,7 +71,8 @@ def _counted(rpc: Rpc, metrics: Metrics, guard: Guard) -> Handler:
 
         call.done = done
         try:
-            guard(call)
+            if guard is not None:
+                guard(call)
             rpc.handle(call)
         except Exception as error:
             fail(call, error)
