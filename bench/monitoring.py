@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from claims import Claim, report, timed
 from cutpoint.calibration import Plan, Policy, Scores, fit_labels
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.policies import Active
-from cutpoint.server.session import OnnxSession
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.policy.policies import Active
+from cutpoint.server.runs.session import OnnxSession
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 LABELS, ROWS, CALLS = 512, 1, 2000

@@ -14,15 +14,15 @@ import grpc
 import numpy as np
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server.app import _rpcs
-from cutpoint.server.catalogue import Catalogue
 from cutpoint.server.config import ServerConfig
-from cutpoint.server.health import Readiness
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.models import Models
-from cutpoint.server.policies import PolicyStore
-from cutpoint.server.rpc import Handler, handlers
-from cutpoint.server.transport import Call
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.policy.policies import PolicyStore
+from cutpoint.server.port.health import Readiness
+from cutpoint.server.port.rpc import Handler, handlers
+from cutpoint.server.port.transport import Call
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.serving.catalogue import Catalogue
+from cutpoint.server.serving.models import Models
 from cutpoint.wire import REASON_KEY, decode_outputs
 from fuzz_messages import CALIBRATE, STREAM, STREAMS, Case
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cutpoint.bundle import Busy, Computation, Detection, Idle, Measured, Profile, Way
-from cutpoint.server.profiled import this_machine
+from cutpoint.server.serving.profiled import this_machine
 
 
 def profile(digest: str, computation: Computation | None = None, way: Way | None = None, **fields: Any) -> Profile:

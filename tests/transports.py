@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from cutpoint.server.transport import Call, Transport
+from cutpoint.server.port.transport import Call, Transport
 
 WAIT_S = 60.0
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cutpoint.server.batcher import Timing
-from cutpoint.server.catalogue import Catalogue
 from cutpoint.server.config import ServerConfig
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.models import Models
-from cutpoint.server.policies import PolicyStore
-from cutpoint.server.served import Answer, ServedModel
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.policy.policies import PolicyStore
+from cutpoint.server.runs.batcher import Timing
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.serving.catalogue import Catalogue
+from cutpoint.server.serving.models import Models
+from cutpoint.server.serving.served import Answer, ServedModel
 from cutpoint.wire import datatype_of
 from prometheus_client import generate_latest
 

@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "report": ("cutpoint.trainer.cli", "trainer", "Write the page of a model, to look at before it is served."),
     "tune": ("cutpoint.tune.cli", "server,trainer", "Find the fastest way to run a model here that detects as well."),
     "serve": ("cutpoint.server.cli", "server", "Serve a model repository over gRPC, with /metrics."),
-    "token": ("cutpoint.server.token", "server", "Make a token for callers of a server."),
+    "token": ("cutpoint.server.security.token", "server", "Make a token for callers of a server."),
     "score": ("cutpoint.client.cli", "", "Score data against a running server."),
     "policy": ("cutpoint.client.cli", "", "List, show, make, activate a running server's policies."),
     "demo": ("cutpoint.demo.cli", "all", "Run the main job on simulated bearings, start to end."),

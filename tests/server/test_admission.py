@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 from cutpoint.errors import Overloaded
-from cutpoint.server.admission import Admission
-from cutpoint.server.transport import Call
+from cutpoint.server.port.admission import Admission
+from cutpoint.server.port.transport import Call
 
 KIB = 1 << 10
 MIB = 1 << 20

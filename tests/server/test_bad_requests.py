@@ -11,8 +11,8 @@ from bundles import slow_onnx
 from cutpoint.calibration import ScoreHistogram
 from cutpoint.errors import BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.delivery import check_inputs
-from cutpoint.server.shared_memory import SharedMemory
+from cutpoint.server.protocol.delivery import check_inputs
+from cutpoint.server.protocol.shared_memory import SharedMemory
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, encode_input, tensor_of
 from fuzz_calls import InProcess, Tally, in_process

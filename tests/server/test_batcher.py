@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cutpoint.errors import Aborted, BadRequest, DeadlineExceeded, InternalError, Overloaded
-from cutpoint.server.batcher import Batcher, Batching, Ticket, Timing, padded_size
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.session import Abort, TensorSpec
+from cutpoint.server.runs.batcher import Batcher, Batching, Ticket, Timing, padded_size
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.runs.session import Abort, TensorSpec
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -14,11 +14,11 @@ from bundles import linear_bundle
 from cutpoint.calibration import Plan, Policy, Scores, fit_labels
 from cutpoint.client import Client
 from cutpoint.errors import Conflict, PolicyNotFound
-from cutpoint.server.calibration import SERVICE, CalibrationService
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.policies import Active, PolicyStore
-from cutpoint.server.rpc import handlers
-from cutpoint.server.transport import Call
+from cutpoint.server.policy.calibration import SERVICE, CalibrationService
+from cutpoint.server.policy.policies import Active, PolicyStore
+from cutpoint.server.port.rpc import handlers
+from cutpoint.server.port.transport import Call
+from cutpoint.server.runs.lanes import Lanes
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import tensor_of
 from transports import Served, serving

@@ -18,11 +18,11 @@ from cutpoint.bundle import read_bundle
 from cutpoint.calibration import Plan, Policy, ScoreHistogram, Scores, fit_labels, merge_histograms
 from cutpoint.client import AioClient, Client
 from cutpoint.errors import BadData, BadInput, Uncalibratable
-from cutpoint.server.calibration import CalibrationService
-from cutpoint.server.collection import Collection
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.policies import PolicyStore
-from cutpoint.server.transport import Call
+from cutpoint.server.policy.calibration import CalibrationService
+from cutpoint.server.policy.collection import Collection
+from cutpoint.server.policy.policies import PolicyStore
+from cutpoint.server.port.transport import Call
+from cutpoint.server.runs.lanes import Lanes
 from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import REASON_KEY, tensor_of
 from processes import ServerProcess

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from cutpoint.errors import BadRequest
-from cutpoint.server.classification import classify
+from cutpoint.server.protocol.classification import classify
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

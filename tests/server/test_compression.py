@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cutpoint.errors import BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.compression import inflate, is_compressed
+from cutpoint.server.port.compression import inflate, is_compressed
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from cutpoint.server.health import Readiness
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.rpc import handlers
-from cutpoint.server.transport import Call
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.port.health import Readiness
+from cutpoint.server.port.rpc import handlers
+from cutpoint.server.port.transport import Call
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from transports import WAIT_S, Served, serving
 

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import http2
 import pytest
-from cutpoint.server.limits import channel_options
-from cutpoint.server.transport import Call, Transport
+from cutpoint.server.port.limits import channel_options
+from cutpoint.server.port.transport import Call, Transport
 
 MIB = 1 << 20
 ECHO, STREAM = "/test.Service/Echo", "/test.Service/Stream"

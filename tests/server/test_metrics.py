@@ -11,8 +11,8 @@ from bundles import linear_bundle, policy
 from cutpoint.calibration import Policy
 from cutpoint.client import Client
 from cutpoint.errors import CutpointError
-from cutpoint.server.metrics import ModelCounters
-from cutpoint.server.policies import Active
+from cutpoint.server.monitoring.metrics import ModelCounters
+from cutpoint.server.policy.policies import Active
 from processes import ServerProcess
 
 LABELS = 512

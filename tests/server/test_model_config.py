@@ -7,8 +7,8 @@ import sys
 import pytest
 from cutpoint.errors import BadConfig
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.model_config import model_config
-from cutpoint.server.session import TensorSpec
+from cutpoint.server.protocol.model_config import model_config
+from cutpoint.server.runs.session import TensorSpec
 from cutpoint.wire import DATATYPES
 from processes import ENVIRONMENT
 

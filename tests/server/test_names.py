@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cutpoint.bundle.manifest import Manifest
 from cutpoint.errors import BadRequest
-from cutpoint.server.names import check_model_name, check_model_version
+from cutpoint.server.serving.names import check_model_name, check_model_version
 from hypothesis import example, given
 from hypothesis import strategies as st
 

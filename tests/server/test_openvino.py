@@ -23,9 +23,9 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from cutpoint.errors import CutpointError
-from cutpoint.server.providers import provider_settings
-from cutpoint.server.rows import row_invariance
-from cutpoint.server.session import Abort, OnnxSession
+from cutpoint.server.runs.providers import provider_settings
+from cutpoint.server.runs.rows import row_invariance
+from cutpoint.server.runs.session import Abort, OnnxSession
 
 asked = json.loads(sys.argv[1])
 rows = {"x": np.load(asked["rows"])} if "rows" in asked else {}

@@ -8,8 +8,8 @@ import pytest
 from bundles import linear_bundle, linear_onnx, policy
 from cutpoint.bundle import read_bundle, write_policy
 from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
-from cutpoint.server.policies import PolicyStore
-from cutpoint.server.starting import starting_policy
+from cutpoint.server.policy.policies import PolicyStore
+from cutpoint.server.serving.starting import starting_policy
 
 
 def test_versions_count_per_model_and_everything_is_kept(models: Path, tmp_path: Path) -> None:

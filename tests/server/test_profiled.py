@@ -11,10 +11,10 @@ from bundles import linear_bundle
 from cutpoint.bundle import PROFILE_FILE, Computation, Way, read_bundle
 from cutpoint.errors import BadBundle
 from cutpoint.server.config import ServerConfig, server_config
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.loading import Loading
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.profiled import running_of, this_machine
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.serving.loading import Loading
+from cutpoint.server.serving.profiled import running_of, this_machine
 from profiles import profile
 
 WAY = Way(lanes=1, max_batch_rows=3, queue_delay_ms=2)

@@ -18,9 +18,9 @@ import onnxruntime
 import pytest
 from bundles import linear_onnx
 from cutpoint.errors import BadBundle, BadConfig
-from cutpoint.server import graphs, providers, session
-from cutpoint.server.providers import ProviderSettings, check_provider, provider_settings
-from cutpoint.server.session import OnnxSession
+from cutpoint.server.runs import graphs, providers, session
+from cutpoint.server.runs.providers import ProviderSettings, check_provider, provider_settings
+from cutpoint.server.runs.session import OnnxSession
 
 CUDA, TENSORRT, OPENVINO, CPU = (
     f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "OpenVINO", "CPU")

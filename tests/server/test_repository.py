@@ -14,7 +14,7 @@ import pytest
 from bundles import linear_onnx, manifest, nan_onnx, policy
 from cutpoint.bundle import Examples, write_bundle, write_policy
 from cutpoint.errors import BadBundle, BadConfig, BadRequest, ModelNotFound, Unavailable
-from cutpoint.server.models import State
+from cutpoint.server.serving.models import State
 from workplace import asked, workplace
 
 X = np.float32([[1, 2, 3, 4]])

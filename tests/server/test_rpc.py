@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 from cutpoint.errors import BadRequest, ModelNotFound, PermissionDenied, Unavailable
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.rpc import Rpc, client_stream, direct, handlers, pooled
-from cutpoint.server.transport import Call
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.port.rpc import Rpc, client_stream, direct, handlers, pooled
+from cutpoint.server.port.transport import Call
 from cutpoint.wire import REASON_KEY
 from grpc_health.v1 import health_pb2
 from transports import WAIT_S, Served, open_requests, serving

@@ -14,8 +14,17 @@ import cutpoint.oip
 import cutpoint.v1
 import pytest
 from cutpoint.errors import BadConfig, PermissionDenied, Unauthenticated
-from cutpoint.server.reflection import SERVICE as REFLECTION
-from cutpoint.server.security import ANYBODY, NEEDS, NOBODY, ROLES, Guard, is_loopback, read_callers, warn_of_open_doors
+from cutpoint.server.port.reflection import SERVICE as REFLECTION
+from cutpoint.server.security.guard import (
+    ANYBODY,
+    NEEDS,
+    NOBODY,
+    ROLES,
+    Guard,
+    is_loopback,
+    read_callers,
+    warn_of_open_doors,
+)
 from grpc_health.v1 import health_pb2
 from hypothesis import given
 from hypothesis import strategies as st

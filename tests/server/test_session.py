@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 from bundles import linear_onnx, simple_onnx, slow_onnx, text_onnx
 from cutpoint.errors import Aborted, BadBundle, BadConfig, BadRequest
-from cutpoint.server import session as sessions
-from cutpoint.server.providers import ProviderSettings
-from cutpoint.server.session import Abort, OnnxSession, TensorSpec, measure
+from cutpoint.server.runs import session as sessions
+from cutpoint.server.runs.providers import ProviderSettings
+from cutpoint.server.runs.session import Abort, OnnxSession, TensorSpec, measure
 from onnx import TensorProto, helper
 
 TWO_CORES = ProviderSettings(wide_threads=2)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from bundles import linear_onnx, mean_onnx, text_onnx
 from cutpoint.errors import BadBundle
-from cutpoint.server.rows import example_rows, pad_rows, row_invariance
-from cutpoint.server.session import Abort, OnnxSession, TensorSpec
+from cutpoint.server.runs.rows import example_rows, pad_rows, row_invariance
+from cutpoint.server.runs.session import Abort, OnnxSession, TensorSpec
 
 
 class Echo:

@@ -11,10 +11,10 @@ import pytest
 from bundles import linear_onnx, manifest, nan_onnx, policy
 from cutpoint.bundle import write_bundle, write_policy
 from cutpoint.errors import BadConfig
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.policies import Active
-from cutpoint.server.shadow import Matched, ShadowVersion
-from cutpoint.server.shadow_counters import ShadowCounters
+from cutpoint.server.policy.policies import Active
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.serving.shadow import Matched, ShadowVersion
+from cutpoint.server.serving.shadow_counters import ShadowCounters
 from workplace import Workplace, asked, workplace
 
 CLOCK = lambda: 0.0  # noqa: E731

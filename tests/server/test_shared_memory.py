@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from cutpoint.errors import BadRequest
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.delivery import deliver, deliveries_of, inputs_from, shared_bytes
-from cutpoint.server.shared_memory import SharedMemory
+from cutpoint.server.protocol.delivery import deliver, deliveries_of, inputs_from, shared_bytes
+from cutpoint.server.protocol.shared_memory import SharedMemory
 from processes import ENVIRONMENT
 
 

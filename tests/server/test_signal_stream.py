@@ -7,10 +7,10 @@ import grpc
 import numpy as np
 import pytest
 from cutpoint.errors import InternalError, Overloaded
-from cutpoint.server.admission import Admission
-from cutpoint.server.batcher import Ticket, Timing
-from cutpoint.server.served import Answer
-from cutpoint.server.signal_stream import SignalStream
+from cutpoint.server.port.admission import Admission
+from cutpoint.server.runs.batcher import Ticket, Timing
+from cutpoint.server.serving.served import Answer
+from cutpoint.server.signals.stream import SignalStream
 from cutpoint.signals import Block
 from cutpoint.v1 import signal_pb2 as v1
 

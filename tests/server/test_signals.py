@@ -14,10 +14,10 @@ from cutpoint.calibration import probabilities
 from cutpoint.client import Client
 from cutpoint.errors import Overloaded
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.admission import Admission
 from cutpoint.server.app import running
 from cutpoint.server.config import ServerConfig
-from cutpoint.server.signals import SignalService
+from cutpoint.server.port.admission import Admission
+from cutpoint.server.signals.service import SignalService
 from cutpoint.signals import EventRule, Resampler, join
 from cutpoint.v1 import signal_pb2 as v1
 from cutpoint.wire import REASON_KEY

@@ -6,7 +6,7 @@ import threading
 from random import Random
 
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.statistics import Statistics
+from cutpoint.server.protocol.statistics import Statistics
 
 
 class Clock:

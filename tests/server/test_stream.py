@@ -16,10 +16,10 @@ import pytest
 from bundles import linear_bundle, slow_onnx
 from cutpoint.errors import BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.admission import Admission
-from cutpoint.server.infer_stream import REASON_PARAMETER, InferStream, Reply, varint
-from cutpoint.server.metrics import Metrics
-from cutpoint.server.rpc import Rpc, handlers
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.port.admission import Admission
+from cutpoint.server.port.rpc import Rpc, handlers
+from cutpoint.server.protocol.infer_stream import REASON_PARAMETER, InferStream, Reply, varint
 from cutpoint.wire import encode_input
 from processes import ENVIRONMENT, ServerProcess
 from processes import serving as serving_process

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from cutpoint.server.tally import Spreads, Tallies
+from cutpoint.server.monitoring.tally import Spreads, Tallies
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 BOUNDS = (0.0005, 0.001, 0.25, 1.0, 10.0)

@@ -25,8 +25,8 @@ from bundles import linear_bundle
 from cutpoint.client import Client, Connection
 from cutpoint.errors import BadConfig, PermissionDenied, Unauthenticated, Unavailable
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.certificates import Certificates, read_material
-from cutpoint.server.security import NEEDS, ROLES
+from cutpoint.server.security.certificates import Certificates, read_material
+from cutpoint.server.security.guard import NEEDS, ROLES
 from processes import ENVIRONMENT, ServerProcess, cutpoint, serving
 
 pytestmark = needs_openssl

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from cutpoint.server.transport import Call, Transport
+from cutpoint.server.port.transport import Call, Transport
 from transports import WAIT_S, open_requests, serving
 
 

@@ -14,7 +14,7 @@ from cutpoint.bundle import write_policy
 from cutpoint.client import Client
 from cutpoint.errors import Unavailable
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.policies import Generation, PolicyStore
+from cutpoint.server.policy.policies import Generation, PolicyStore
 from cutpoint.server.workers.merged import merge
 from processes import ServerProcess, cutpoint, serving
 

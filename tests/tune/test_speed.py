@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cutpoint.bundle import Way
 from cutpoint.errors import InternalError
-from cutpoint.server.session import Abort, TensorSpec
+from cutpoint.server.runs.session import Abort, TensorSpec
 from cutpoint.tune.speed import busy_rate, idle_p50_ms
 from numpy.typing import NDArray
 

@@ -18,9 +18,9 @@ from cutpoint.client import Client
 from cutpoint.dataset import Dataset
 from cutpoint.errors import BadBundle, BadConfig, CutpointError
 from cutpoint.server.config import server_config
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.loading import Loading
-from cutpoint.server.metrics import Metrics
+from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.serving.loading import Loading
 from cutpoint.tune import tuning
 from cutpoint.tune.choice import Choice
 from cutpoint.tune.cli import app

@@ -7,9 +7,9 @@ from queue import SimpleQueue
 from statistics import median
 from typing import Any
 
-from cutpoint.server.batcher import Batcher, Batching, Outputs, Timing
-from cutpoint.server.lanes import Lanes
-from cutpoint.server.session import Abort, OnnxSession, Session
+from cutpoint.server.runs.batcher import Batcher, Batching, Outputs, Timing
+from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.runs.session import Abort, OnnxSession, Session
 from numpy.typing import NDArray
 
 from ..bundle import Way

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from cutpoint.server.profiled import this_machine
-from cutpoint.server.providers import ProviderSettings
-from cutpoint.server.rows import row_invariance
-from cutpoint.server.session import OnnxSession
+from cutpoint.server.runs.providers import ProviderSettings
+from cutpoint.server.runs.rows import row_invariance
+from cutpoint.server.runs.session import OnnxSession
+from cutpoint.server.serving.profiled import this_machine
 from numpy.typing import NDArray
 
 from ..bundle import Way

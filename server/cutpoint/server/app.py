@@ -16,28 +16,31 @@ import grpc
 from cutpoint.errors import BadConfig, CutpointError
 from prometheus_client import CollectorRegistry, start_http_server
 
-from . import calibration, health, inference, repository, signals
-from .admission import Admission
-from .calibration import CalibrationService
-from .catalogue import Catalogue
-from .certificates import Certificates
 from .config import ServerConfig
-from .health import Readiness
-from .inference import Inference
-from .lanes import Lanes
-from .limits import channel_options
-from .metrics import Metrics
-from .models import Models
-from .oip import InferenceService
-from .policies import PolicyStore
-from .polling import Polling
-from .reflection import reflection_rpc
-from .repository import RepositoryService
-from .rpc import Rpc, fail, handlers
-from .security import Guard, warn_of_open_doors
-from .shared_memory import SharedMemory
-from .signals import SignalService
-from .transport import Call, Transport
+from .monitoring.metrics import Metrics
+from .policy import calibration
+from .policy.calibration import CalibrationService
+from .policy.policies import PolicyStore
+from .port import health
+from .port.admission import Admission
+from .port.health import Readiness
+from .port.limits import channel_options
+from .port.reflection import reflection_rpc
+from .port.rpc import Rpc, fail, handlers
+from .port.transport import Call, Transport
+from .protocol import inference, repository
+from .protocol.inference import Inference
+from .protocol.oip import InferenceService
+from .protocol.repository import RepositoryService
+from .protocol.shared_memory import SharedMemory
+from .runs.lanes import Lanes
+from .security.certificates import Certificates
+from .security.guard import Guard, warn_of_open_doors
+from .serving.catalogue import Catalogue
+from .serving.models import Models
+from .serving.polling import Polling
+from .signals import service as signals
+from .signals.service import SignalService
 from .workers.place import Place
 from .workers.relay import Relay, is_sibling
 

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 from cutpoint.oip import inference_pb2 as oip
 
-from ..inference import SERVICE
-from ..rpc import Rpc, read, safely
-from ..transport import Call
+from ..port.rpc import Rpc, read, safely
+from ..port.transport import Call
+from ..protocol.inference import SERVICE
 from .place import Place
 
 _TIMEOUT_S = 600.0

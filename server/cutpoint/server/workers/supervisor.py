@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from ..app import Listening, metrics_server, port_in_use
 from ..config import ServerConfig
-from ..policies import own_folder
+from ..policy.policies import own_folder
 from .merged import Merged
 from .place import Place
 

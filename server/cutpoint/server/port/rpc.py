@@ -14,8 +14,8 @@ from cutpoint.errors import BadRequest, CutpointError, DeadlineExceeded, Overloa
 from cutpoint.wire import REASON_KEY, status_of
 from google.protobuf.message import DecodeError
 
+from ..monitoring.metrics import Metrics
 from .admission import NO_MESSAGE
-from .metrics import Metrics
 from .transport import Call
 
 log = logging.getLogger("cutpoint.server")

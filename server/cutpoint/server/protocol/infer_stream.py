@@ -10,9 +10,9 @@ import grpc
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import REASON_PARAMETER
 
-from .admission import Admission
-from .rpc import fail, told
-from .transport import Call
+from ..port.admission import Admission
+from ..port.rpc import fail, told
+from ..port.transport import Call
 
 # Requests of one stream that are under way at a time; the sender is held back at more.
 _DEPTH = 64

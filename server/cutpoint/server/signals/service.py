@@ -6,12 +6,12 @@ from concurrent.futures import Executor
 from cutpoint.errors import ModelNotFound, Overloaded, Unavailable
 from cutpoint.v1 import signal_pb2 as v1
 
-from .admission import Admission
-from .models import Models
-from .rpc import Rpc
-from .signal_scoring import SignalScoring
-from .signal_stream import SignalStream
-from .transport import Call
+from ..port.admission import Admission
+from ..port.rpc import Rpc
+from ..port.transport import Call
+from ..serving.models import Models
+from .scoring import SignalScoring
+from .stream import SignalStream
 
 SERVICE = v1.DESCRIPTOR.services_by_name["SignalService"].full_name
 MOST_SIGNALS = 1024

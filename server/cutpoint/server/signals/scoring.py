@@ -11,7 +11,7 @@ from cutpoint.signals import Block, Event, EventJoiner, EventRule, Resampler, Wi
 from cutpoint.v1 import signal_pb2 as v1
 from numpy.typing import NDArray
 
-from .served import LOGITS, ServedModel
+from ..serving.served import LOGITS, ServedModel
 
 DATATYPES: dict[str, np.dtype[Any]] = {"": np.dtype("<f4"), "FP32": np.dtype("<f4"), "INT16": np.dtype("<i2")}
 PIECE = 1 << 17  # samples, of all channels and at the model's rate, that are looked at at a time

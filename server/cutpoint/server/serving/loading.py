@@ -15,15 +15,15 @@ from cutpoint.bundle import EXAMPLES_FILE, POLICY_FILE, Bundle, Examples, read_b
 from cutpoint.errors import BadBundle, CutpointError
 from numpy.typing import NDArray
 
-from .batcher import Batcher
-from .config import ServerConfig
-from .lanes import Lanes
-from .metrics import Metrics, observer
+from ..config import ServerConfig
+from ..monitoring.metrics import Metrics, observer
+from ..protocol.statistics import Statistics
+from ..runs.batcher import Batcher
+from ..runs.lanes import Lanes
+from ..runs.rows import example_rows, row_invariance
+from ..runs.session import OnnxSession, Session
 from .profiled import running_of
-from .rows import example_rows, row_invariance
 from .served import LOGITS, ServedModel
-from .session import OnnxSession, Session
-from .statistics import Statistics
 
 log = logging.getLogger("cutpoint.server")
 

@@ -28,8 +28,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .policies import Active
-from .shadow_counters import AllShadowCounters
+from ..policy.policies import Active
+from ..serving.shadow_counters import AllShadowCounters
 from .tally import Spreads, Tallies
 
 C = TypeVar("C", bound=Collector)

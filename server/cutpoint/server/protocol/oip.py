@@ -6,14 +6,14 @@ from typing import Any
 
 from cutpoint.oip import inference_pb2 as oip
 
-from .health import Readiness
+from ..port.health import Readiness
+from ..port.rpc import Rpc, direct
+from ..port.transport import Call
+from ..runs.session import TensorSpec
+from ..serving.models import Models
 from .inference import SERVICE
 from .model_config import PLATFORM, model_config
-from .models import Models
-from .rpc import Rpc, direct
-from .session import TensorSpec
 from .shared_memory import SharedMemory
-from .transport import Call
 
 # What Triton calls the parts of its protocol that are here; clients read them.
 EXTENSIONS = ("binary_tensor_data", "parameters", "schedule_policy", "model_configuration", "statistics", "classification")

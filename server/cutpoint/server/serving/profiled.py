@@ -13,9 +13,9 @@ from typing import Any
 import onnxruntime as ort
 from cutpoint.bundle import Machine, Profile
 
-from .batcher import Batching
-from .config import ServerConfig
-from .providers import ONNXRUNTIME, ProviderSettings, provider_settings
+from ..config import ServerConfig
+from ..runs.batcher import Batching
+from ..runs.providers import ONNXRUNTIME, ProviderSettings, provider_settings
 
 log = logging.getLogger("cutpoint.server")
 

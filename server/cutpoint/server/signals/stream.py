@@ -12,12 +12,12 @@ from cutpoint.errors import BadRequest, Overloaded, Unavailable
 from cutpoint.signals import Block
 from cutpoint.v1 import signal_pb2 as v1
 
-from .admission import Admission
-from .batcher import Ticket
-from .rpc import fail, parsed
-from .served import LOGITS, Answer
-from .signal_scoring import SignalScoring
-from .transport import Call
+from ..port.admission import Admission
+from ..port.rpc import fail, parsed
+from ..port.transport import Call
+from ..runs.batcher import Ticket
+from ..serving.served import LOGITS, Answer
+from .scoring import SignalScoring
 
 # Blocks of one signal that are under way at a time: enough for a lane to find the next one when it is done.
 _DEPTH = 4

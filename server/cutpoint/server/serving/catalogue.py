@@ -15,14 +15,14 @@ from pathlib import Path
 from cutpoint.bundle import MANIFEST_FILE, POLICY_FILE, list_versions, read_bundle
 from cutpoint.errors import BadBundle, BadConfig, BadRequest, Conflict, CutpointError, ModelNotFound
 
+from ..config import ServerConfig
+from ..monitoring.metrics import Metrics
+from ..policy.policies import PolicyStore
+from ..runs.lanes import Lanes
 from .complaints import Complaints
-from .config import ServerConfig
 from .fingerprint import Fingerprint, differ_only_in, fingerprint
-from .lanes import Lanes
 from .loading import Loading
-from .metrics import Metrics
 from .models import Models, State
-from .policies import PolicyStore
 from .routes import Routes
 from .routing import Routing
 from .served import ServedModel

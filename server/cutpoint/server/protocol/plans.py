@@ -15,8 +15,8 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import DATATYPES
 from numpy.typing import NDArray
 
+from ..serving.served import Declared, ServedModel
 from .infer_stream import varint
-from .served import Declared, ServedModel
 
 # Messages that are remembered, and the longest head of one: names, shape, an id.
 _MOST = 256

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .lanes import Lanes, Run
-from .policies import Active
-from .session import Session
+from ..policy.policies import Active
+from ..runs.lanes import Lanes, Run
+from ..runs.session import Session
 from .shadow_counters import ShadowCounters
 
 log = logging.getLogger("cutpoint.server")

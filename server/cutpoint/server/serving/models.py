@@ -13,8 +13,8 @@ from typing import Literal
 
 from cutpoint.errors import ModelNotFound, Unavailable
 
-from .metrics import Metrics
-from .policies import Active, Generation, PolicyStore
+from ..monitoring.metrics import Metrics
+from ..policy.policies import Active, Generation, PolicyStore
 from .served import ServedModel
 
 log = logging.getLogger("cutpoint.server")

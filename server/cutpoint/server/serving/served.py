@@ -14,12 +14,12 @@ from cutpoint.errors import BadBundle, BadRequest, BadScores, NotCalibrated
 from cutpoint.wire import datatype_of, encode_raw
 from numpy.typing import NDArray
 
-from .batcher import Batcher, Outputs, Ticket, Timing
-from .metrics import Metrics, ModelCounters
-from .policies import Active
-from .session import Session, TensorSpec
+from ..monitoring.metrics import Metrics, ModelCounters
+from ..policy.policies import Active
+from ..protocol.statistics import Statistics
+from ..runs.batcher import Batcher, Outputs, Ticket, Timing
+from ..runs.session import Session, TensorSpec
 from .shadow import Shadow
-from .statistics import Statistics
 
 LOGITS = "logits"
 DERIVED = ("scores", "decisions", "labels")

@@ -14,13 +14,13 @@ from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
+from ..monitoring.metrics import Metrics
+from ..port.rpc import Rpc, client_stream, pooled
+from ..port.transport import Call
+from ..serving.models import Models
+from ..serving.served import ServedModel
 from .collection import Collection
-from .metrics import Metrics
-from .models import Models
 from .policies import Active, PolicyStore
-from .rpc import Rpc, client_stream, pooled
-from .served import ServedModel
-from .transport import Call
 
 log = logging.getLogger("cutpoint.server")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from cutpoint.errors import CutpointError
 
-from .lanes import Lanes
-from .metrics import Metrics
-from .policies import Active, PolicyStore
+from ..monitoring.metrics import Metrics
+from ..policy.policies import Active, PolicyStore
+from ..runs.lanes import Lanes
 from .routing import Routing
 from .served import ServedModel
 from .shadow import Matched, Shadow, ShadowPolicy, ShadowVersion

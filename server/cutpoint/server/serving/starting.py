@@ -4,7 +4,7 @@ import logging
 
 from cutpoint.bundle import Bundle
 
-from .policies import Active, PolicyStore
+from ..policy.policies import Active, PolicyStore
 
 log = logging.getLogger("cutpoint.server")
 

@@ -10,16 +10,16 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import datatype_of
 from numpy.typing import NDArray
 
-from .admission import Admission
+from ..policy.policies import Active
+from ..port.admission import Admission
+from ..port.rpc import Rpc, fail, parsed
+from ..port.transport import Call
+from ..serving.models import Models
+from ..serving.served import Answer, Declared, ServedModel
 from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from
 from .infer_stream import InferStream, Reply, varint
-from .models import Models
 from .plans import Plans
-from .policies import Active
-from .rpc import Rpc, fail, parsed
-from .served import Answer, Declared, ServedModel
 from .shared_memory import SharedMemory
-from .transport import Call
 
 SERVICE = "inference.GRPCInferenceService"
 

@@ -7,11 +7,11 @@ from typing import Any
 from cutpoint.errors import BadRequest, Unavailable
 from cutpoint.oip import inference_pb2 as oip
 
-from .catalogue import Catalogue
+from ..port.rpc import Rpc, pooled
+from ..port.transport import Call
+from ..serving.catalogue import Catalogue
+from ..serving.names import check_model_name
 from .inference import SERVICE
-from .names import check_model_name
-from .rpc import Rpc, pooled
-from .transport import Call
 
 # What Triton calls them among its extensions.
 EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .policies import Active
+from ..policy.policies import Active
 
 _OF = ("model", "version", "policy")
 _COUNTERS = {

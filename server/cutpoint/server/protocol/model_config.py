@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cutpoint.errors import BadConfig
 from cutpoint.oip import inference_pb2 as oip
 
-from .session import TensorSpec
+from ..runs.session import TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
 _TYPES = {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .security import check_caller_name, digest_of, read_callers
+from .guard import check_caller_name, digest_of, read_callers
 
 app = typer.Typer()
 

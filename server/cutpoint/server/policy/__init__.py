@@ -1,0 +1,1 @@
+"""Policies: the store, and what adds to it."""

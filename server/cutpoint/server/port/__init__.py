@@ -1,0 +1,1 @@
+"""What listens: calls of gRPC's completion queue, functions answering them, and what may come in."""

@@ -1,0 +1,1 @@
+"""What computes: lanes, batches, sessions and their providers."""
