@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cutpoint.errors import Aborted, BadRequest, DeadlineExceeded, InternalError, Overloaded
-from cutpoint.server.runs.batcher import Batcher, Batching, Ticket, Timing, padded_size
+from cutpoint.server.runs.batcher import Batcher, Batching, Ticket, Timing
+from cutpoint.server.runs.cost import padded_size
 from cutpoint.server.runs.lanes import Lanes
 from cutpoint.server.runs.session import Abort, TensorSpec
 from numpy.typing import NDArray

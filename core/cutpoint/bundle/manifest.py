@@ -171,7 +171,7 @@ class Manifest(Record):
         origin: "trained" by Cutpoint, or "imported" from elsewhere; only the former has loss and priors.
         labels: label names, in the order of the graph's last axis.
         precision: of the layers but the last; input, preprocessing and logits are float32 always.
-        cost: of the precision; None for fp32.
+        cost: of the precision, or of a provider that computes in another one; None for fp32 computed as it is.
         preprocessing: what the graph does to its input first, in words.
         sampler: name of the training sampler.
         sampler_parameters: its settings, as configured; empty where it has none, and in older manifests.

@@ -4,7 +4,6 @@ A run starts the moment a lane is free and something waits; it takes what is wai
 more only where it was told to. An idle server therefore adds no delay, and a busy one batches by itself.
 """
 
-import bisect
 import heapq
 import itertools
 import logging
@@ -17,7 +16,9 @@ import numpy as np
 from cutpoint.errors import Aborted, DeadlineExceeded, InternalError, Overloaded
 from numpy.typing import NDArray
 
+from .cost import Cost, padded_size
 from .lanes import Lanes, Run
+from .rows import pad_rows
 from .session import Abort, Session
 
 log = logging.getLogger("cutpoint.server")
@@ -27,10 +28,6 @@ Outputs = dict[str, NDArray[Any]]
 
 # How far a batch looks past requests of another shape for those of its own.
 _LOOK = 64
-# How many sorts of rows a model's costs are known for.
-_SORTS = 256
-# A run that takes so long is not to be made where it is submitted a second time.
-_LONG_S = 0.02
 _CLOSED = "the model is being taken out of service; retry"
 
 
@@ -127,7 +124,7 @@ class Batcher:
         self._count = itertools.count()
         self._running = 0
         self._closed = False
-        self._cost = _Cost()
+        self._cost = Cost()
         self._several_kinds = any(size < 0 for spec in session.inputs for size in spec.shape[1:])
         self.waiting_rows = 0
         lanes.add(self)
@@ -372,7 +369,7 @@ class _Batch:
         batching, rows = self._batcher.batching, sum(ticket.rows for ticket, _ in prepared)
         size = padded_size(rows, batching.sizes) if self._batcher.batchable else rows
         if size != rows:
-            inputs = {name: _padded(array, size) for name, array in inputs.items()}
+            inputs = pad_rows(inputs, size)
         outputs = self._batcher.session.run(inputs, wide=wide, abort=self.abort)
         if len(prepared) == 1 and size == rows:
             return outputs
@@ -381,43 +378,6 @@ class _Batch:
                 # Answering one caller with another's rows is the one silent failure a batcher can have.
                 raise InternalError(f"output '{name}' has shape {list(array.shape)} for {size} rows in")
         return outputs if size == rows else {name: array[:rows] for name, array in outputs.items()}
-
-
-class _Cost:
-    """What a run takes, learned from the runs: seconds by sort of row and number of rows, in powers of two."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[object, dict[int, float]] = {}
-
-    def of(self, sort: object, rows: int) -> float:
-        """Seconds that a run of so many rows is expected to take; from fewer rows as if all of it went with them."""
-        seconds, size = self._seconds.get(sort, {}), rows.bit_length()
-        found = seconds.get(size)
-        if found is not None:
-            return found
-        known = max((each for each in tuple(seconds) if each < size), default=None)  # lanes learn meanwhile
-        return float("inf") if known is None else seconds[known] * 2.0 ** (size - known)
-
-    def learn(self, sort: object, rows: int, seconds: float) -> None:
-        """A run of `rows` took `seconds` of a core: less is believed at once, more by and by, much more at once."""
-        known = self._seconds.get(sort)
-        if known is None:
-            if len(self._seconds) >= _SORTS:  # whoever sends a new shape each time must not fill the memory
-                self._seconds.clear()
-            known = self._seconds.setdefault(sort, {})
-        size = rows.bit_length()
-        known[size] = seconds if seconds > _LONG_S else min(seconds, 1.002 * known.get(size, seconds))
-
-
-def padded_size(rows: int, sizes: tuple[int, ...]) -> int:
-    """The smallest of `sizes` (increasing) that holds `rows`; `rows` itself where none does."""
-    at = bisect.bisect_left(sizes, rows)
-    return sizes[at] if at < len(sizes) else rows
-
-
-def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """Rows repeated up to `size`: the last one, a true row, so that nothing overflows that would not have."""
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
 def _tell(ticket: Ticket, outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:
