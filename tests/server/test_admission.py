@@ -37,7 +37,13 @@ class FakeCall:
     def on_gone(self, callback: Callable[[], None]) -> None:
         callback() if self.gone else self._calling_back.append(callback)
 
-    def finish(self, message: bytes | None = None, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
+    def finish(
+        self,
+        message: bytes | None = None,
+        code: grpc.StatusCode = grpc.StatusCode.OK,
+        details: str = "",
+        trailing: object = (),
+    ) -> None:
         if self.code is None and not self.gone:
             self.code = code
 
@@ -60,7 +66,11 @@ class Desk:
     """An admission, those who came to it, and what it let in."""
 
     def __init__(self, max_requests: int = 100, max_bytes: int = 10 * MIB, largest: int = MIB) -> None:
-        self.admission = Admission(max_requests, max_bytes, largest)
+        self.now_s = 0.0
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.admission = Admission(
+            max_requests, max_bytes, largest, now_s=lambda: self.now_s, later=lambda *each: self.later.append(each)
+        )
         self.inside: list[bytes] = []
 
     def enter(self) -> FakeCall:
@@ -162,6 +172,27 @@ def test_what_waits_unread_is_bounded_by_the_windows_that_it_takes() -> None:
         desk.enter()
     with pytest.raises(Overloaded, match="100 requests wait to be read"):
         desk.enter()
+
+
+def test_messages_that_do_not_arrive_are_given_up_without_anybody_else_coming() -> None:
+    desk = Desk(max_bytes=4 * MIB, largest=MIB)
+    slow = [desk.enter() for _ in range(4)]  # their heads came, their bodies do not
+    honest = desk.enter()
+    assert [call.reads for call in slow] == [1] * 4 and honest.reads == 0
+    ((seconds, look),) = desk.later
+    assert seconds == 10
+    desk.now_s = 9
+    look()
+    assert all(call.code is None for call in slow), "they have their time"
+    desk.now_s = 10
+    desk.later[-1][1]()
+    assert all(call.code is grpc.StatusCode.DEADLINE_EXCEEDED for call in slow)
+    for call in slow:
+        call.arrive(None)  # as a transport says that the call has ended
+    assert honest.reads == 1
+    honest.arrive(b"x")
+    desk.later[-1][1]()
+    assert len(desk.later) == 3, "nobody waits, so nobody looks again"
 
 
 def test_a_message_larger_than_all_that_may_be_held_is_read_when_nothing_else_is_here() -> None:

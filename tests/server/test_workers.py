@@ -168,3 +168,25 @@ def test_the_generation_starts_where_the_file_is(tmp_path: Path) -> None:
     assert one.value == 2
     one.close()
     other.close()
+
+
+def test_tokens_are_asked_for_by_every_worker(repository: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    made = [cutpoint("token", name, "--role", name, "--tokens", tokens) for name in ("score", "admin")]
+    assert all(each.returncode == 0 for each in made), made
+    score_token, admin_token = (each.stdout.strip() for each in made)
+    options = ("--workers", 2, "--model-control", "explicit", "--load", "linear", "--tokens", tokens)
+    with serving(repository, *options) as server, ExitStack() as stack:
+        load = oip.RepositoryModelLoadRequest(model_name="linear")
+        for channel in connections(server, stack, 8):
+            call = channel.unary_unary(
+                f"/{SERVICE}/RepositoryModelLoad",
+                request_serializer=type(load).SerializeToString,
+                response_deserializer=oip.RepositoryModelLoadResponse.FromString,
+            )
+            for token, code in ((None, grpc.StatusCode.UNAUTHENTICATED), (score_token, grpc.StatusCode.PERMISSION_DENIED)):
+                metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(load, timeout=60, metadata=metadata)
+                assert refused.value.code() is code
+            call(load, timeout=60, metadata=(("authorization", f"Bearer {admin_token}"),))

@@ -122,8 +122,8 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         port = transport.listen(f"{bracketed(config.host)}:{config.port}", credentials)
         if not port:
             raise port_in_use("port", config.host, config.port)
-        if place is not None:
-            transport.listen(place.address)
+        if place is not None and not transport.listen(place.address):
+            raise BadConfig.of("workers' socket", place.address, "a path that can be bound")
         metrics_host = config.metrics_host or config.host
         metrics_port = metrics_server(metrics_host, config.metrics_port, metrics.registry, stack)
         transport.start()

@@ -18,6 +18,12 @@ _LEAST_UNREAD = 64
 NO_MESSAGE = '"{}" requires exactly one request message.'  # as grpc's own servers say it
 
 
+def _in_a_thread(seconds: float, work: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+
+
 class Admission:
     """Bounds how many requests, and how many bytes of them, one server holds at a time.
 
@@ -33,6 +39,7 @@ class Admission:
         *,
         read_s: float = 10.0,
         now_s: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], None] = _in_a_thread,
     ) -> None:
         """Hold `max_requests` at most, read and unread, and `max_bytes` of messages, each of at most `largest` bytes.
 
@@ -42,7 +49,9 @@ class Admission:
             largest: bytes of one message.
             read_s: while others wait to be read, a message has to arrive within so many seconds; its call ends otherwise.
             now_s: a steady clock, in seconds.
+            later: calls what it is given after so many seconds.
         """
+        self._later, self._watching = later, False
         self._read_s, self._now_s = read_s, now_s
         # Each may have sent its window: together no more than what is read may be.
         self._max_unread = max(_LEAST_UNREAD, max_bytes // WINDOW_BYTES)
@@ -97,11 +106,31 @@ class Admission:
             late = self._late() if waits else []
         for start in next_ones:
             start()
-        for slow in late:  # which makes its room free: its read ends
-            error = DeadlineExceeded(f"the message did not arrive within {self._read_s:g} s, and others wait")
-            slow.finish(code=status_of(error), details=str(error), trailing=((REASON_KEY, error.reason),))
+        self._give_up(late)
         if waits:
             call.on_gone(lambda: self._forget(call))
+            self._watch()
+
+    def _watch(self) -> None:
+        """Look again when those that are arriving now have had their time, as long as somebody waits for theirs to end."""
+        with self._lock:
+            if self._watching or not self._unread:
+                return
+            self._watching = True
+        self._later(self._read_s, self._look)
+
+    def _look(self) -> None:
+        with self._lock:
+            self._watching = False
+            late = self._late() if self._unread else []
+        self._give_up(late)
+        self._watch()
+
+    def _give_up(self, late: list[Call]) -> None:
+        """End these calls, which makes their room free: their reads end."""
+        for slow in late:
+            error = DeadlineExceeded(f"the message did not arrive within {self._read_s:g} s, and others wait")
+            slow.finish(code=status_of(error), details=str(error), trailing=((REASON_KEY, error.reason),))
 
     def leave(self, size: int) -> None:
         """A message of `size` bytes has been answered."""

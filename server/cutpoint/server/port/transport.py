@@ -115,9 +115,10 @@ class Transport:
     def _serve(self) -> None:
         poll, accept = self._queue.poll, self._accept
         while True:
-            event = poll()
-            tag = event.tag
+            event = tag = None
             try:
+                event = poll()
+                tag = event.tag
                 if tag is _REQUESTED:
                     accept(event)
                 elif tag is _SHUT_DOWN:
@@ -132,12 +133,17 @@ class Transport:
             event = tag = None
 
     def _accept(self, event: Any) -> None:
-        call = Call(event, self) if event.success else None
+        call = None
+        try:
+            if event.success:
+                call = Call(event, self)
+        except Exception:
+            log.exception("a call could not be taken over")
         with self._idle:
             if call is not None:
                 self._calls.add(call)
             # The last call may come when stopping has begun: it is answered like those before it.
-            if self.stopping or call is None:
+            if self.stopping or not event.success:
                 self._accepting = False
                 self._idle.notify_all()
             else:

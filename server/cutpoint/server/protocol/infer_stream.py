@@ -17,7 +17,7 @@ from ..port.transport import Call
 # Requests of one stream that are under way at a time; the sender is held back at more.
 _DEPTH = 64
 # Of answers that wait to be sent, since the caller does not read; more requests are read when there are fewer.
-_UNSENT_BYTES = 1 << 20
+_UNSENT_BYTES = 1 << 18
 # A caller who wants errors as the stream's end, not in the stream, says so in the call's metadata, as to Triton.
 _ERRORS_END = ("triton_grpc_error", "true")
 
@@ -132,7 +132,7 @@ class InferStream:
         with self._lock:
             request.message, request.failure, request.take_back = message, failure, None
             self._unsent += len(message or b"")
-        self._release(request)
+        self._release(request)  # what is answered counts no more: a caller who does not read is not to hold up others
         self._go_on()
 
     def _sent(self, ok: bool) -> None:

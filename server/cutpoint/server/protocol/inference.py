@@ -1,11 +1,13 @@
 """ModelInfer and ModelStreamInfer: a message to arrays, the model, arrays to a message."""
 
+import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cutpoint.errors import Aborted, BadRequest
+from cutpoint.errors import Aborted, BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import datatype_of
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ from ..port.rpc import Rpc, fail, parsed
 from ..port.transport import Call
 from ..serving.models import Models
 from ..serving.served import Answer, Declared, ServedModel
-from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from
+from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from, shared_bytes
+from .fields import refuse_many_fields
 from .infer_stream import InferStream, Reply, varint
 from .plans import Plans
 from .shared_memory import SharedMemory
@@ -25,6 +28,8 @@ SERVICE = "inference.GRPCInferenceService"
 
 # Triton's own names that ask for what is not done here; ignoring them would be a wrong answer.
 _REFUSED = ("sequence_id", "sequence_start", "sequence_end")
+# Streams of requests that are open at a time; each may hold a message, and answers that nobody reads.
+_MOST_STREAMS = 512
 _NO_DELIVERIES: Mapping[str, Delivery] = {}
 # Asked for by clients of streams whose models may answer a request with none or several responses; here it is always one.
 _WANTS_FINAL = "triton_enable_empty_final_response"
@@ -41,19 +46,21 @@ class Inference:
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
         self._plans = Plans()
+        self._streams = 0
+        self._lock = threading.Lock()
 
     def infer(self, call: Call) -> None:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
 
         def received(data: bytes) -> None:
-            held = [len(data)]
-            # Until the answer is sent it takes memory, and callers who do not read theirs are not to fill it.
-            call.on_end(lambda: self._admission.leave(sum(held)))
+            call.on_end(lambda: self._admission.leave(len(data)))
 
             def reply(message: bytes | None, error: BaseException | None, request_id: str) -> None:
                 if message is not None:
-                    held.append(len(message))
-                    self._admission.hold(len(message))
+                    # Until it is sent it takes memory, and callers who do not read theirs are not to fill it.
+                    size = len(message)
+                    self._admission.hold(size)
+                    call.on_end(lambda: self._admission.release(size))  # at once where the caller has gone
                     call.finish(message)
                 else:
                     assert error is not None
@@ -67,7 +74,16 @@ class Inference:
 
     def stream(self, call: Call) -> None:
         """Requests in, answers out in their order; an error is said in the stream, which goes on."""
+        with self._lock:
+            if self._streams >= _MOST_STREAMS:
+                raise Overloaded(f"{self._streams} streams are open, as many as may be; retry later")
+            self._streams += 1
+        call.on_end(self._stream_ended)
         InferStream(call, self._admission, self._submit).start()
+
+    def _stream_ended(self) -> None:
+        with self._lock:
+            self._streams -= 1
 
     def rpcs(self) -> list[Rpc]:
         """Both RPCs."""
@@ -79,13 +95,15 @@ class Inference:
     def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
         request_id, begun = "", time.perf_counter()
-        plan = self._plans.of(data)
+        plan, known = self._plans.of(data), None
         try:
-            if plan is not None and self._models.get(plan.name, plan.version) is not plan.model:
-                self._plans.forget(plan)
-                plan = None
             if plan is not None:
-                request_id, model, priority, expires_s = plan.request_id, plan.model, _USUAL_PRIORITY, None
+                known = plan.model
+                if known is None or self._models.find(plan.name, plan.version) is not known:
+                    self._plans.forget(plan)
+                    plan = None
+            if plan is not None and known is not None:
+                request_id, model, priority, expires_s = plan.request_id, known, _USUAL_PRIORITY, None
                 declared, wanted, final, deliveries = plan.declared, plan.wanted, False, _NO_DELIVERIES
                 arrays = plan.arrays(data)
                 answer = model.at_once(arrays, declared, wanted)
@@ -96,6 +114,7 @@ class Inference:
                     return None
                 prepare: Callable[[], Mapping[str, NDArray[Any]]] = lambda: arrays  # noqa: E731
             else:
+                refuse_many_fields(data)
                 request = parsed(oip.ModelInferRequest, data)
                 request_id = request.id
                 model = self._models.get(request.model_name, request.model_version)
@@ -129,8 +148,8 @@ class Inference:
 
             ticket = model.infer(prepare, declared, wanted, answered, priority=priority, expires_s=expires_s)
         except Exception as error:
-            if plan is not None:
-                plan.model.statistics.record_failure(time.perf_counter() - begun)
+            if plan is not None and known is not None:
+                known.statistics.record_failure(time.perf_counter() - begun)
             reply(None, error, request_id)
             return None
         return None if ticket.answered else lambda: model.batcher.cancel(ticket)
@@ -140,9 +159,14 @@ class Inference:
 
         A shape that lies is told now: rows that wait are counted by what the shapes say.
         """
-        if request.raw_input_contents:
+        texts = any(tensor.datatype == "BYTES" for tensor in request.inputs)
+        if request.raw_input_contents and not texts:
             arrays = inputs_from(request, self._memory)
             return lambda: arrays
+        if request.raw_input_contents:  # each text has its length's bytes at least; to split them takes long
+            held = sum(len(raw) for raw in request.raw_input_contents) + shared_bytes(request)
+            if any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > held for tensor in request.inputs):
+                inputs_from(request, self._memory)
         check_inputs(request, self._memory)
         return lambda: inputs_from(request, self._memory)
 

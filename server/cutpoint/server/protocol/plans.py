@@ -6,6 +6,8 @@ That saves parsing, which copies the contents twice, and every check but those o
 """
 
 import math
+import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +15,16 @@ from typing import Any
 import numpy as np
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.wire import DATATYPES
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ..serving.served import Declared, ServedModel
-from .infer_stream import varint
 
 # Messages that are remembered, and the longest head of one: names, shape, an id.
 _MOST = 256
 _LONGEST_HEAD = 1 << 10
+# Bytes of contents that are changed to see whether they are contents.
+_TRIED = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Plan:
     """What a message with this head and length asks for: one input, of numbers, and outputs that are answered raw.
 
     Attributes:
-        model: which one was asked, as long as it is served.
+        served: which model was asked; a plan keeps none in memory that is served no more.
         name, version: as the caller wrote them.
         declared: the input, checked.
         wanted: output names, checked.
@@ -36,13 +40,23 @@ class Plan:
     """
 
     head: bytes
-    model: ServedModel
+    served: "weakref.ref[ServedModel]"
     name: str
     version: str
     declared: Declared
     wanted: tuple[str, ...]
     request_id: str
     dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the contents."""
+        return math.prod(self.declared[0][2]) * self.dtype.itemsize
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model that was asked; None where it is gone."""
+        return self.served()
 
     def arrays(self, data: bytes) -> dict[str, NDArray[Any]]:
         """The input in a message that fits, a read-only view."""
@@ -51,12 +65,13 @@ class Plan:
 
 
 class Plans:
-    """The plans of messages seen of late. For the serving thread alone."""
+    """The plans of messages seen of late. Thread-safe."""
 
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._known: OrderedDict[tuple[int, bytes], Plan] = OrderedDict()
         self._heads: dict[int, int] = {}  # how long the head of a message of a length was
+        self._lock = threading.Lock()
 
     def of(self, data: bytes) -> Plan | None:
         """The plan of a message, if one like it has been seen."""
@@ -79,23 +94,33 @@ class Plans:
         if declared[0][1] == "BYTES" or any(output.parameters for output in request.outputs):
             return
         start = len(data) - len(raws[0])
-        # The contents are the last field (7): its tag and its length end the head, so that what follows can be nothing else.
-        ends = b"\x3a" + varint(len(raws[0]))
-        if start > _LONGEST_HEAD or data[start - len(ends) : start] != ends or data[start:] != raws[0]:
+        if start > _LONGEST_HEAD or not self._ends_in_contents(data, start):
             return
         plan = Plan(
-            data[:start], model, request.model_name, request.model_version, declared, wanted, request.id,
+            data[:start], weakref.ref(model), request.model_name, request.model_version, declared, wanted, request.id,
             DATATYPES[declared[0][1]],
         )  # fmt: skip
-        self._known[len(data), plan.head] = plan
-        self._heads[len(data)] = start
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        with self._lock:
+            self._known[len(data), plan.head] = plan
+            self._heads[len(data)] = start
+            if len(self._known) > _MOST:
+                self._known.popitem(last=False)
             if len(self._heads) > 2 * _MOST:
                 self._heads.clear()
                 self._known.clear()
 
     def forget(self, plan: Plan) -> None:
-        """Its model is another now."""
-        for key in [key for key, known in self._known.items() if known.model is plan.model]:
-            del self._known[key]
+        """Its model is another now, or none."""
+        with self._lock:
+            self._known.pop((len(plan.head) + plan.size, plan.head), None)
+
+    @staticmethod
+    def _ends_in_contents(data: bytes, start: int) -> bool:
+        """Whether what follows `start` is the contents, whatever it is: other bytes there are read as other contents."""
+        other = bytes(each ^ 0xFF for each in data[start : start + _TRIED])
+        tried = data[:start] + other + data[start + len(other) :]
+        try:
+            found = oip.ModelInferRequest.FromString(tried).raw_input_contents
+        except DecodeError:  # of bytes that were text
+            return False
+        return len(found) == 1 and len(found[0]) == len(data) - start and found[0][: len(other)] == other

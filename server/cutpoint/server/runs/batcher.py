@@ -123,6 +123,7 @@ class Batcher:
         self._waiting: list[tuple[int, int, Ticket]] = []  # a heap: priority, order of arrival
         self._count = itertools.count()
         self._running = 0
+        self._gone = 0  # since the waiting were last looked through
         self._closed = False
         self._cost = Cost()
         self._several_kinds = any(size < 0 for spec in session.inputs for size in spec.shape[1:])
@@ -214,11 +215,20 @@ class Batcher:
             batch = ticket.batch
             if batch is None:
                 self.waiting_rows -= ticket.rows
+                self._drop_gone()
             stop = batch is not None and all(each.gone or each.answered for each in batch.tickets)
         if batch is None:
             _tell(ticket, None, Aborted("the caller is gone"), Timing(self._clock() - ticket.arrived_s))
         elif stop:
             batch.abort.set()
+
+    def _drop_gone(self) -> None:
+        """Forget those that left while they waited, once they are half of what waits: behind others they might stay long."""
+        self._gone += 1
+        if 2 * self._gone > len(self._waiting) and self._gone > _LOOK:
+            self._waiting = [entry for entry in self._waiting if not entry[2].gone]
+            heapq.heapify(self._waiting)
+            self._gone = 0
 
     def close(self) -> None:
         """Take no more work from here; what waits is refused, what runs is run to its end."""

@@ -61,12 +61,10 @@ class Models:
             ModelNotFound: there is none, or none that is served.
             Unavailable: it is being loaded.
         """
-        if self._generation is not None and self._generation.value != self._seen:
-            self._take_policies()
-        table = self._table
-        found = table.named.get((name, version))
+        found = self.find(name, version)
         if found is not None:
             return found
+        table = self._table
         of = f"Request for unknown model: '{name}'"
         served, states = sorted(table.served.get(name, ())), dict(self._states.get(name, ()))
         asked = [state for number, state in states.items() if version in ("", str(number))]
@@ -96,6 +94,8 @@ class Models:
 
     def find(self, name: str, version: str = "") -> ServedModel | None:
         """As `get`; None where that raises."""
+        if self._generation is not None and self._generation.value != self._seen:
+            self._take_policies()
         return self._table.named.get((name, version))
 
     def versions(self, name: str) -> list[str]:

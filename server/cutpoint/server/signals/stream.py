@@ -234,8 +234,11 @@ class SignalStream:
         if part != "chunk":
             raise BadRequest.of("signal message", part or "empty", "a chunk after the header")
         self._check_served(self._scoring)
-        self._held = len(message)
-        self._admission.hold(self._held)
+        with self._lock:
+            self._held = len(message)
+        self._admission.hold(len(message))
+        if self._call.gone:  # it may have been closed, and what it held released, before this was held
+            self._release()
         self._blocks = self._scoring.blocks(request.chunk, request.channels)
 
     def _finish_signal(self) -> None:

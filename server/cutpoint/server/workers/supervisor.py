@@ -52,7 +52,7 @@ def _running(config: ServerConfig, stop: threading.Event) -> Iterator[tuple[List
         stack.enter_context(own_folder(config.state_folder))
         port = stack.enter_context(_held_port(config))
         # Under /tmp, since the path of a Unix socket may have 107 characters at most; nobody else may look into it.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutpoint-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutpoint-", dir="/tmp")))
         sockets = tuple(str(folder / f"worker-{i}.sock") for i in range(config.workers))
         each = config.model_copy(
             update={
