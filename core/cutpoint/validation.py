@@ -29,6 +29,8 @@ def _one_problem(problem: Any) -> str:
         return f"{name} is not a known key"
     if problem["type"] == "missing":
         return f"{name} is missing"
+    if not problem["loc"]:  # of the whole: which settings do not go together is said in words
+        return str(problem["msg"]).removeprefix("Value error, ")
     value = repr(problem["input"])
     value = value[:100] + "..." if len(value) > 100 else value
     return f"{name} is {value}: {problem['msg']}"

@@ -29,7 +29,7 @@ app = typer.Typer()
 policy_app = typer.Typer(help="List, show, compare, make and activate a running server's policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy", epilog="Example: cutpoint policy list bearings")
 
-ModelVersion = Annotated[str, typer.Option(help="Version of the model (default: the highest).")]
+ModelVersion = Annotated[str, typer.Option(help="Version of the model (default: the server's).")]
 Rows = Annotated[Path | None, typer.Option(help="A .npy of row indices to use (default: all rows).")]
 
 

@@ -95,7 +95,7 @@ class Client:
             model: name.
             x: [row, ...] numbers, sent as float32; split into several requests where it is large. An array, lists, a pandas
                 frame, or a torch tensor in the processor's memory.
-            version: empty for the highest.
+            version: empty for the server's default.
             input_name: the graph's input; "x" in bundles that Cutpoint exported.
             outputs: which of "logits", "scores", "decisions" and "labels" to send back; empty for all. A decision is counted
                 in the server's metrics when it is asked for.
@@ -138,7 +138,7 @@ class Client:
             model: name.
             batches: arrays as `score` takes them, each sent as one request; without end, if you like. What this raises is
                 raised here, after the scores of the batches before.
-            version: empty for the highest.
+            version: empty for the server's default.
             input_name: as for `score`.
             outputs: as for `score`.
             priority: as for `score`.
@@ -194,7 +194,7 @@ class Client:
             model: name, of a model of windows.
             chunks: [sample] or [sample, channel] numbers, of any length, sent as float32; without end, if you like. What this
                 raises is raised here.
-            version: empty for the highest when the signal begins.
+            version: empty for the server's default when the signal begins.
             rate_hz: of the samples; None for the model's. Another rate is resampled by the server.
             start_s: when the first sample was taken, on any clock; times of windows and events are on the same.
             labels: whose results are wanted; empty for all.
@@ -262,7 +262,7 @@ class Client:
             min_positives: labels with fewer labelled positives (or 1, where the objective needs labels) get no threshold.
             shrink: moves thresholds of labels with few positives towards the pooled one, see `cutpoint.calibration.Plan`.
             fallback: what labels with too little data get: none, the pooled threshold, or that of the previous policy.
-            version: of the model; empty for the highest.
+            version: of the model; empty for the server's default.
             author: who asks, for the record.
             activate: whether the policy decides from now on.
             allow_undecided: activate even if some labels got no threshold; those then decide nothing. Without it such a policy

@@ -54,7 +54,7 @@ class Asked:
 
     Attributes:
         model: name.
-        version: empty for the highest.
+        version: empty for the server's default.
         input_name: the graph's input.
         outputs: which of logits, scores, decisions and labels; empty for all that there are.
         priority: 0 for the server's default.

@@ -22,6 +22,7 @@ Format = Literal["auto", "f32", "npy", "text"]
 READ_BYTES = 1 << 20
 POLL_S = 0.2
 _TEXT = {".txt", ".csv", ".tsv"}
+_F32 = {"", ".f32", ".raw", ".bin", ".dat"}
 _LONGEST_LINE = 1 << 20
 _NPY_MAGIC = b"\x93NUMPY"
 
@@ -35,7 +36,7 @@ class Samples:
     f32: float32, little-endian, the channels of one sample beside each other.
     npy: an array [sample] or [sample, channel] of numbers, without pickles; how many its header says does not matter.
     text: a line for each sample, channels apart by commas, semicolons or blanks; empty lines and what follows a # are skipped.
-    auto: by the file's name (.npy, .txt, .csv, .tsv), else f32.
+    auto: by the file's name (.npy; .txt, .csv and .tsv are text; .f32, .raw, .bin, .dat and pipes f32); others are to be named.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Samples:
         if not 0 <= idle_s < float("inf"):
             raise BadConfig.of("idle_s", idle_s, "seconds from 0")
         if form == "auto":
-            form = "npy" if source.suffix == ".npy" else "text" if source.suffix in _TEXT else "f32"
+            form = _form_of(source)
         self._source, self._form, self._channels = source, form, channels
         self._name = "standard input" if str(source) == "-" else str(source)
         self._idle_s, self._poll_s = idle_s, poll_s
@@ -191,3 +192,14 @@ def _whole_samples(parts: Iterator[bytes], dtype: np.dtype[Any], channels: int, 
         samples, rest = cut(rest + part)
         if len(samples):
             yield samples
+
+
+def _form_of(source: Path) -> Format:
+    """What a file's name says; BadConfig where it says nothing, since numbers can be made of any bytes."""
+    if source.suffix == ".npy":
+        return "npy"
+    if source.suffix in _TEXT:
+        return "text"
+    if source.suffix in _F32:
+        return "f32"
+    raise BadConfig.of("format", f"auto, and {source} has no ending that says it", "f32, npy or text")

@@ -30,7 +30,7 @@ class Received:
 
     Attributes:
         model: name.
-        version: as it was asked for, "" for the highest.
+        version: as it was asked for, "" for the server's default.
         request_id: "" where there was none.
         x: the rows.
         outputs: those asked for; empty for all.

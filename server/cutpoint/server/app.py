@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
-from cutpoint.errors import BadConfig, CutpointError
+from cutpoint.bundle import list_versions
+from cutpoint.errors import BadBundle, BadConfig, CutpointError
 from prometheus_client import CollectorRegistry, start_http_server
 
 from .config import ServerConfig
@@ -87,6 +88,9 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
     credentials = _credentials(config)
     metrics = Metrics()
     with contextlib.ExitStack() as stack:
+        # Before anything is written beside a folder that is none, or of a model and not of models.
+        if not list_versions(config.models) and config.model_control == "none":
+            raise BadBundle.of("models folder", f"{config.models} (no models)", "<name>/<version>/model.onnx in it")
         store = PolicyStore(config.state_folder, shared=place is not None)
         stack.callback(store.close)
         lanes = Lanes(config.lane_count, time.perf_counter)

@@ -46,7 +46,7 @@ class Routes:
         """Which of `versions` answers who names none; `before` is the one that did. None: nobody does."""
         problem, found = "", routing.default
         if routing.default is None:
-            others = {number: model for number, model in versions.items() if number != routing.shadow_version}
+            others = {number: model for number, model in versions.items() if number != routing.shadow_version} or versions
             # Where there are versions that decide, one that cannot would only refuse who asks for decisions.
             decide = [number for number, model in others.items() if model.active is not None]
             found = max(decide or others, default=None)
@@ -66,7 +66,13 @@ class Routes:
             routing = merged(Routing(), self._flags.get(name, {}))
             for option, version in (("pin", routing.default), ("shadow", routing.shadow_version)):
                 if version is not None and version not in versions:
-                    raise BadConfig.of(option, f"{name}={version}", f"a version that is served: {sorted(versions)}")
+                    raise BadConfig.of(
+                        option, f"{name}={version}", f"a version that is served: {sorted(versions) or 'none is'}"
+                    )
+            if routing.shadow_version is not None and set(versions) == {routing.shadow_version}:
+                raise BadConfig.of(
+                    "shadow", f"{name}={routing.shadow_version}, the only version", "one beside the version that answers"
+                )
 
     @property
     def named(self) -> list[str]:

@@ -2,7 +2,7 @@
 
     {"default": 3, "shadow": 4, "shadow_share": 0.5}
 
-All three keys may be left out. `default` is the version that answers requests without one; the highest in service otherwise,
+All three keys may be left out. `default` is the version that answers requests without one; the highest that has a policy otherwise,
 but never the shadow. `shadow` is a version, or a stored policy of the default version ("policy:7"). The file is read whenever
 the model is looked at, so one rename of a new file over it switches; the command line (--pin, --shadow) goes before it.
 """
@@ -30,7 +30,7 @@ class Routing(Record):
     """Who answers and who is only counted.
 
     Attributes:
-        default: the version for requests that name none; None for the highest in service.
+        default: the version for requests that name none; None for the highest in service that has a policy.
         shadow: a version, or "policy:N" for the default version's logits decided by its stored policy N; None for none.
         shadow_share: of the requests that are scored in the shadow too, 0 to 1.
     """
