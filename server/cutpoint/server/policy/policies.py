@@ -277,11 +277,8 @@ class PolicyStore:
             others = self._db.execute(
                 "SELECT version FROM policy WHERE model=? AND model_version=? ORDER BY version", (model, model_version)
             ).fetchall()
-            has = (
-                f"it has {[number for (number,) in others]}; numbers run over all versions of a model"
-                if others
-                else "it has none"
-            )
+            numbers = [number for (number,) in others]
+            has = f"it has {numbers}; numbers run over all versions of a model" if numbers else "it has none"
             raise PolicyNotFound(f"model {model}/{model_version} has no policy {version}: {has}")
         policy = Policy.from_json(row[0])
         self._remember(policy)

@@ -2,9 +2,9 @@
 
     {"default": 3, "shadow": 4, "shadow_share": 0.5}
 
-All three keys may be left out. `default` is the version that answers requests without one; the highest that has a policy otherwise,
-but never the shadow. `shadow` is a version, or a stored policy of the default version ("policy:7"). The file is read whenever
-the model is looked at, so one rename of a new file over it switches; the command line (--pin, --shadow) goes before it.
+All three keys may be left out. `default` is the version that answers requests without one; the highest that has a policy
+otherwise, but never the shadow. `shadow` is a version, or a stored policy of the default version ("policy:7"). The file is read
+whenever the model is looked at, so one rename of a new file over it switches; the command line (--pin, --shadow) is before it.
 """
 
 import json
