@@ -163,12 +163,16 @@ class Inference:
         if request.raw_input_contents and not texts:
             arrays = inputs_from(request, self._memory)
             return lambda: arrays
-        if request.raw_input_contents:  # each text has its length's bytes at least; to split them takes long
-            held = sum(len(raw) for raw in request.raw_input_contents) + shared_bytes(request)
-            if any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > held for tensor in request.inputs):
-                inputs_from(request, self._memory)
-        check_inputs(request, self._memory)
+        if not request.raw_input_contents:
+            check_inputs(request, self._memory)
+        elif any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > self._held(request) for tensor in request.inputs):
+            inputs_from(request, self._memory)  # each text has its length's bytes at least: this says what is wrong
         return lambda: inputs_from(request, self._memory)
+
+    @staticmethod
+    def _held(request: oip.ModelInferRequest) -> int:
+        """Bytes of a request's inputs, in the message and in shared memory."""
+        return sum(len(raw) for raw in request.raw_input_contents) + shared_bytes(request)
 
     def _message(self, request_id: str, model: ServedModel, answer: Answer, deliveries: Mapping[str, Delivery]) -> bytes:
         """A ModelInferResponse as bytes: joining protobuf messages is joining their bytes, so tensors are copied once."""
