@@ -72,7 +72,12 @@ def test_binary_rows(data, tmp_path):
     assert bundle.manifest.parity.batch_sizes == (1, 2, 5, 8, 256)
     assert bundle.manifest.parity.max_abs_difference <= bundle.manifest.parity.tolerance
     assert (bundle.manifest.provenance.opset, bundle.manifest.provenance.ir_version) == (18, 10)
-    assert [file.name for file in sorted(bundle.path.iterdir())] == ["manifest.json", "model.onnx", "policy.json"]
+    assert [file.name for file in sorted(bundle.path.iterdir())] == [
+        "examples.npz",
+        "manifest.json",
+        "model.onnx",
+        "policy.json",
+    ]
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
         "config.yaml", "history.csv", "logs", "rows", "run.json", "weights.safetensors",
     ]  # fmt: skip
@@ -100,7 +105,9 @@ def test_windows(data, tmp_path):
     assert evaluation["labels"][0]["average_precision"] > 0.9
     bundle = read_bundle(tmp_path / "models" / "windows" / "1")
     assert bundle.manifest.input.shape == (-1, -1, 64)
-    assert bundle.manifest.windows.model_dump() == {"count": None, "samples": 64, "channels": 1, "rate_hz": 64}
+    found = bundle.manifest.windows
+    assert (found.count, found.samples, found.channels, found.rate_hz) == (None, 64, 1, 64)
+    assert (found.trained_count, found.context) == (12, None), "it was trained on 12, and looks at events of all of them"
     session = onnxruntime.InferenceSession(bundle.model_path)
     for batch, windows in ((1, 1), (3, 140)):
         x = np.random.default_rng(0).normal(size=(batch, windows, 64)).astype(np.float32)
