@@ -35,10 +35,10 @@ class Gate:
         self.compute = compute or (lambda arrays: {"y": arrays["x"] * 2})
 
     def run(self, inputs: Arrays, *, wide: bool = False, abort: Abort | None = None) -> Outputs:
-        assert abort is not None
         self.runs.append(inputs)
         self.wide.append(wide)
-        self.aborts.append(abort)
+        if abort is not None:  # a run made at once is waited for by nobody who could stop it
+            self.aborts.append(abort)
         self.threads.append(threading.current_thread().name)
         self.started.release()
         assert self.permits.acquire(timeout=WAIT_S)
@@ -663,89 +663,83 @@ def test_padded_sizes(count: int, sizes: tuple[int, ...], wanted: int) -> None:
     assert padded_size(count, sizes) == wanted
 
 
-# Without a thread's cost.
+# Without a lane's cost.
 
 
-def test_what_is_known_to_be_quick_runs_where_it_is_submitted() -> None:
+def kind_of(arrays: Arrays) -> object:
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in arrays.items())
+
+
+def test_a_run_is_known_to_be_quick_once_it_was_seen_to_be() -> None:
     clock = Clock()
 
     def compute(arrays: Arrays) -> Outputs:
         clock.now_s += 1e-4 * len(arrays["x"])
         return {"y": arrays["x"] * 2}
 
-    gate, here = Gate(compute), threading.current_thread().name
+    gate = Gate(compute)
     gate.permits.release(100)
-    with batching(gate, direct_s=0.001, clock=clock) as batcher:
-        request = Request(batcher, rows(1))
-        assert request.y == [2]
-        assert gate.threads == ["lane-0"], "nothing is known of it yet"
-        request = Request(batcher, rows(2))
-        assert request.answered and request.y == [4] and request.thread == here
-        slow = Request(batcher, rows(*range(64)))
-        assert len(slow.y) == 64 and slow.thread == "lane-0", "64 times as many rows are not taken to be quick"
-        assert gate.threads == ["lane-0", here, "lane-0"]
-        assert not gate.wide[1]
+    with batching(gate, quick_s=0.001, clock=clock) as batcher:
+        assert not batcher.is_quick(1, None), "nothing is known of it yet"
+        assert Request(batcher, rows(1)).y == [2]  # learned in a lane
+        assert batcher.is_quick(1, None) and batcher.is_quick(2, None)
+        assert not batcher.is_quick(64, None), "64 times as many rows are not taken to be quick"
+        outputs, timing = batcher.run_at_once(rows(3), 1, None)
+        assert outputs["y"][:, 0].tolist() == [6]
+        assert (timing.queue_s, timing.run_s) == (0, pytest.approx(1e-4))
+        assert gate.threads == ["lane-0", threading.current_thread().name]
 
 
-@pytest.mark.parametrize(("cost_s", "direct_s"), [(0.5, 0.001), (0.0, 0.0)])
-def test_what_is_slow_never_runs_where_it_is_submitted(gate: Gate, cost_s: float, direct_s: float) -> None:
+def test_a_run_made_at_once_teaches_too_and_is_observed() -> None:
+    clock, observed = Clock(), list[int]()
+
+    def compute(arrays: Arrays) -> Outputs:
+        clock.now_s += 1.0  # it has become slow
+        return {"y": arrays["x"] * 2}
+
+    gate = Gate(compute)
     gate.permits.release(100)
-    with batching(gate, direct_s=direct_s) as batcher:
+    with batching(gate, quick_s=0.001, clock=clock, observe_run=lambda count, seconds: observed.append(count)) as batcher:
+        batcher.learn(2, 1e-4)
+        assert batcher.is_quick(2, None)
+        batcher.run_at_once(rows(1, 2), 2, None)
+        assert observed == [2]
+        assert not batcher.is_quick(2, None), "a long run is not made where it is asked for a second time"
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "given"), [(0.5, {"quick_s": 0.001}), (0.0, {"quick_s": 0.0}), (0.0, {"quick_s": 0.001, "sizes": (1, 4)})]
+)
+def test_what_is_slow_or_padded_is_not_quick(gate: Gate, cost_s: float, given: dict[str, Any]) -> None:
+    with batching(gate, **given) as batcher:
         batcher.learn(1, cost_s)
-        assert Request(batcher, rows(1)).y == [2]
-        assert gate.threads == ["lane-0"]
+        assert not batcher.is_quick(1, None)
+
+
+def test_nothing_is_quick_beyond_what_may_run_at_a_time_or_after_the_end(gate: Gate) -> None:
+    with batching(gate, quick_s=0.001, max_running=1) as batcher:
+        batcher.learn(1, 1e-4)
+        assert batcher.is_quick(1, None)
+        first = occupied(batcher, gate)
+        assert not batcher.is_quick(1, None), "one runs already"
+        gate.permits.release(10)
+        assert first.y == [0]
+        batcher.close()
+        assert not batcher.is_quick(1, None)
 
 
 def test_what_is_known_of_short_rows_says_nothing_of_long_ones() -> None:
-    clock = Clock()
-
     class Windows(Gate):
         inputs = outputs = (TensorSpec("x", "FP32", (-1, -1)),)
 
-    def compute(arrays: Arrays) -> Outputs:
-        clock.now_s += 1e-4 * arrays["x"].size
-        return {"y": arrays["x"] * 2}
-
-    gate, here = Windows(compute), threading.current_thread().name
-    gate.permits.release(10_000)
-    with batching(gate, direct_s=0.001, clock=clock) as batcher:
-        for expected in ("lane-0", here):
-            assert Request(batcher, rows(1)).y == [2]
-            assert gate.threads[-1] == expected
-        long = {"x": np.ones((1, 1000), np.float32)}
-        for _ in range(2):
-            assert Request(batcher, long)._only()[1] is None
-            assert gate.threads[-1] == "lane-0"
-        assert Request(batcher, rows(1)).y == [2] and gate.threads[-1] == here
+    gate = Windows()
+    with batching(gate, quick_s=0.001) as batcher:
+        short, long = (kind_of({"x": np.ones((1, size), np.float32)}) for size in (2, 1000))
+        batcher.learn(1, 1e-4, short)
+        assert batcher.is_quick(1, short) and not batcher.is_quick(1, long)
         for size in range(3, 1000):  # and what is remembered of them has an end
-            assert Request(batcher, {"x": np.ones((1, size), np.float32)})._only()[1] is None
+            batcher.learn(1, 1e-4, kind_of({"x": np.ones((1, size), np.float32)}))
         assert len(batcher._cost._seconds) <= 256
-
-
-def test_nothing_quick_exceeds_what_may_run_at_a_time() -> None:
-    clock, gate = Clock(), Gate()
-    with batching(gate, direct_s=0.001, max_running=1, clock=clock) as batcher:
-        first = occupied(batcher, gate)
-        batcher.learn(1, 0.0001)
-        second = Request(batcher, rows(1))
-        assert not second.answered, "one runs already"
-        third = Request(batcher, rows(2))
-        gate.permits.release(10)
-        assert [each.y for each in (first, second, third)] == [[0], [2], [4]]
-    assert gate.threads == ["lane-0"] * len(gate.threads)
-
-
-def test_an_error_where_it_is_submitted_is_the_answer_and_not_raised(gate: Gate) -> None:
-    gate.permits.release(100)
-
-    def refuse() -> Arrays:
-        raise BadRequest("not this one")
-
-    with batching(gate, direct_s=0.001, max_running=1) as batcher:
-        batcher.learn(1, 0.0001)
-        for _ in range(3):  # its place is free again each time
-            assert isinstance(Request(batcher, rows(1), refuse).error, BadRequest)
-        assert Request(batcher, rows(1)).y == [2]
 
 
 # The end.
@@ -796,7 +790,7 @@ def test_every_request_is_answered_exactly_once_whatever_happens_at_a_time() -> 
     gate = Gate(compute)
     gate.permits.release(1_000_000)
     requests: list[list[tuple[float, Request]]] = [[] for _ in range(4)]
-    with batching(gate, 3, max_rows=4, max_waiting_rows=50, max_running=2, direct_s=1e-9) as batcher:
+    with batching(gate, 3, max_rows=4, max_waiting_rows=50, max_running=2) as batcher:
 
         def submit(into: list[tuple[float, Request]], seed: int) -> None:
             rng = np.random.default_rng(seed)

@@ -396,7 +396,7 @@ def test_a_model_that_was_replaced_is_freed_without_the_collector(models: Path) 
         with workplace(models) as place:
             gone = threading.Event()
             model = place.models.get("linear")
-            model.batcher.batching = dataclasses.replace(model.batcher.batching, direct_s=0.0)  # by lanes, as larger ones are
+            model.batcher.batching = dataclasses.replace(model.batcher.batching, quick_s=0.0)  # by lanes, as larger ones are
             weakref.finalize(model.session, gone.set)
             for _ in range(5):
                 asked(model, X)

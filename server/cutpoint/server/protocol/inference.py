@@ -5,6 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cutpoint.errors import Aborted, BadRequest, Overloaded
@@ -30,7 +31,6 @@ SERVICE = "inference.GRPCInferenceService"
 _REFUSED = ("sequence_id", "sequence_start", "sequence_end")
 # Streams of requests that are open at a time; each may hold a message, and answers that nobody reads.
 _MOST_STREAMS = 512
-_NO_DELIVERIES: Mapping[str, Delivery] = {}
 # Asked for by clients of streams whose models may answer a request with none or several responses; here it is always one.
 _WANTS_FINAL = "triton_enable_empty_final_response"
 # Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
@@ -95,101 +95,134 @@ class Inference:
     def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
         request_id, begun = "", time.perf_counter()
-        plan, known = self._plans.of(data), None
         try:
-            if plan is not None:
-                known = plan.model
-                if known is None or self._models.find(plan.name, plan.version) is not known:
-                    self._plans.forget(plan)
-                    plan = None
-            if plan is not None and known is not None:
-                request_id, model, priority, expires_s = plan.request_id, known, _USUAL_PRIORITY, None
-                declared, wanted, final, deliveries = plan.declared, plan.wanted, False, _NO_DELIVERIES
-                arrays = plan.arrays(data)
-                answer = model.at_once(arrays, declared, wanted)
-                if answer is not None:
-                    message = self._message(request_id, model, answer, deliveries)
-                    model.statistics.record(_rows(declared), 0.0, 0.0, answer.timing.run_s, 0.0, time.perf_counter() - begun)
-                    reply(message, None, request_id)
-                    return None
-                prepare: Callable[[], Mapping[str, NDArray[Any]]] = lambda: arrays  # noqa: E731
-            else:
+            asked = self._planned(data)
+            if asked is None:
                 refuse_many_fields(data)
                 request = parsed(oip.ModelInferRequest, data)
                 request_id = request.id
-                model = self._models.get(request.model_name, request.model_version)
-                priority, expires_s = _urgency(request) if request.parameters else (_USUAL_PRIORITY, None)
-                final = _WANTS_FINAL in request.parameters
-                wanted = tuple(output.name for output in request.outputs)
-                special = any(output.parameters for output in request.outputs)
-                deliveries = deliveries_of(request, self._memory) if special else _NO_DELIVERIES
-                declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
-                model.check_declared(declared, wanted)
-                prepare = self._arrays(request)
-                self._plans.learn(data, request, model, declared, wanted)
-
-            def answered(answer: Answer | None, error: BaseException | None) -> None:
-                message = None
-                try:
-                    if answer is not None:
-                        answering = time.perf_counter()
-                        message = self._message(request_id, model, answer, deliveries)
-                        if final:
-                            message += _FINAL
-                        ended, timing = time.perf_counter(), answer.timing
-                        took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
-                        model.statistics.record(_rows(declared), *took)
-                except Exception as found:
-                    message, error = None, found
-                if message is None:
-                    count = model.statistics.record_cancel if isinstance(error, Aborted) else model.statistics.record_failure
-                    count(time.perf_counter() - begun)
-                reply(message, error, request_id)
-
-            ticket = model.infer(prepare, declared, wanted, answered, priority=priority, expires_s=expires_s)
+                asked = self._asked(request)
+                self._plans.learn(data, request, asked.model, asked.declared, asked.wanted)
         except Exception as error:
-            if plan is not None and known is not None:
-                known.statistics.record_failure(time.perf_counter() - begun)
             reply(None, error, request_id)
+            return None
+        model, declared, wanted = asked.model, asked.declared, asked.wanted
+
+        def answered(answer: Answer | None, error: BaseException | None) -> None:
+            message = None
+            try:
+                if answer is not None:
+                    answering = time.perf_counter()
+                    message = self._message(request_id, asked, answer)
+                    ended, timing = time.perf_counter(), answer.timing
+                    took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
+                    model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
+            except Exception as found:
+                message, error = None, found
+            if message is None:
+                count = model.statistics.record_cancel if isinstance(error, Aborted) else model.statistics.record_failure
+                count(time.perf_counter() - begun)
+            reply(message, error, request_id)
+
+        try:
+            if asked.arrays is not None:
+                answer = model.at_once(asked.arrays, declared, wanted)
+                if answer is not None:
+                    answered(answer, None)
+                    return None
+            ticket = model.infer(asked.prepare, declared, wanted, answered, priority=asked.priority, expires_s=asked.expires_s)
+        except Exception as error:
+            answered(None, error)
             return None
         return None if ticket.answered else lambda: model.batcher.cancel(ticket)
 
-    def _arrays(self, request: oip.ModelInferRequest) -> Callable[[], Mapping[str, NDArray[Any]]]:
-        """What gives a request's arrays, in the thread that runs the model where that takes time.
+    def _planned(self, data: bytes) -> "_Asked | None":
+        """What a message asks for, where one like it has been read."""
+        plan = self._plans.of(data)
+        if plan is None:
+            return None
+        model = plan.model
+        if model is None or self._models.find(plan.name, plan.version) is not model:
+            self._plans.forget(plan)
+            return None
+        arrays = plan.arrays(data)
+        return _Asked(model, plan.declared, plan.wanted, lambda: arrays, arrays)
+
+    def _asked(self, request: oip.ModelInferRequest) -> "_Asked":
+        """What a message asks for, with all that can be checked before anything is computed."""
+        model = self._models.get(request.model_name, request.model_version)
+        priority, expires_s = _urgency(request)
+        wanted = tuple(output.name for output in request.outputs)
+        declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
+        model.check_declared(declared, wanted)
+        arrays = self._arrays(request)
+        return _Asked(
+            model,
+            declared,
+            wanted,
+            (lambda: inputs_from(request, self._memory)) if arrays is None else lambda: arrays,
+            arrays,
+            priority,
+            expires_s,
+            deliveries_of(request, self._memory),
+            _WANTS_FINAL in request.parameters,
+        )
+
+    def _arrays(self, request: oip.ModelInferRequest) -> Mapping[str, NDArray[Any]] | None:
+        """A request's arrays; None where decoding takes time and is for the thread that runs the model.
 
         A shape that lies is told now: rows that wait are counted by what the shapes say.
         """
         texts = any(tensor.datatype == "BYTES" for tensor in request.inputs)
         if request.raw_input_contents and not texts:
-            arrays = inputs_from(request, self._memory)
-            return lambda: arrays
+            return inputs_from(request, self._memory)
         if not request.raw_input_contents:
             check_inputs(request, self._memory)
         elif any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > self._held(request) for tensor in request.inputs):
             inputs_from(request, self._memory)  # each text has its length's bytes at least: this says what is wrong
-        return lambda: inputs_from(request, self._memory)
+        return None
 
     @staticmethod
     def _held(request: oip.ModelInferRequest) -> int:
         """Bytes of a request's inputs, in the message and in shared memory."""
         return sum(len(raw) for raw in request.raw_input_contents) + shared_bytes(request)
 
-    def _message(self, request_id: str, model: ServedModel, answer: Answer, deliveries: Mapping[str, Delivery]) -> bytes:
+    def _message(self, request_id: str, asked: "_Asked", answer: Answer) -> bytes:
         """A ModelInferResponse as bytes: joining protobuf messages is joining their bytes, so tensors are copied once."""
-        arrays, raws = answer.outputs, [model.encoded(array) for array in answer.outputs.values()] if not deliveries else []
-        if deliveries:
-            arrays, raws = deliver(arrays, deliveries, model.labels, batched=model.batcher.batchable)
+        model, arrays = asked.model, answer.outputs
+        if asked.deliveries:
+            arrays, raws = deliver(arrays, asked.deliveries, model.labels, batched=model.batcher.batchable)
+        else:
+            raws = [model.encoded(array) for array in arrays.values()]
         parts = [self._heads.of(model, answer.active, arrays)]
         if request_id:
             name = request_id.encode()
             parts += (b"\x1a", varint(len(name)), name)  # field 3, id
         for raw in raws:
             parts += (b"\x32", varint(len(raw)), raw)  # field 6, raw_output_contents
+        if asked.final:
+            parts.append(_FINAL)
         return b"".join(parts)
 
 
-def _rows(declared: Declared) -> int:
-    return declared[0][2][0] if declared[0][2] else 1
+@dataclass(frozen=True)
+class _Asked:
+    """What one message asks for, found right.
+
+    Attributes:
+        prepare: gives the arrays, in the thread that runs the model.
+        arrays: the same, where they are there already.
+    """
+
+    model: ServedModel
+    declared: Declared
+    wanted: tuple[str, ...]
+    prepare: Callable[[], Mapping[str, NDArray[Any]]]
+    arrays: Mapping[str, NDArray[Any]] | None
+    priority: int = _USUAL_PRIORITY
+    expires_s: float | None = None
+    deliveries: Mapping[str, Delivery] = field(default_factory=dict)
+    final: bool = False
 
 
 class _Heads:

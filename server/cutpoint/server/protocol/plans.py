@@ -36,7 +36,6 @@ class Plan:
         name, version: as the caller wrote them.
         declared: the input, checked.
         wanted: output names, checked.
-        request_id: comes back in the answer.
     """
 
     head: bytes
@@ -45,7 +44,6 @@ class Plan:
     version: str
     declared: Declared
     wanted: tuple[str, ...]
-    request_id: str
     dtype: np.dtype[Any]
 
     @property
@@ -89,6 +87,8 @@ class Plans:
     ) -> None:
         """Remember a message that was read and found right, if the next one like it can be read by its head."""
         raws = request.raw_input_contents
+        if request.id:  # mostly another one each time
+            return
         if len(raws) != 1 or len(declared) != 1 or request.parameters or request.inputs[0].parameters:
             return
         if declared[0][1] == "BYTES" or any(output.parameters for output in request.outputs):
@@ -97,7 +97,7 @@ class Plans:
         if start > _LONGEST_HEAD or not self._ends_in_contents(data, start):
             return
         plan = Plan(
-            data[:start], weakref.ref(model), request.model_name, request.model_version, declared, wanted, request.id,
+            data[:start], weakref.ref(model), request.model_name, request.model_version, declared, wanted,
             DATATYPES[declared[0][1]],
         )  # fmt: skip
         with self._lock:

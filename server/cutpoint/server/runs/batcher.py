@@ -41,8 +41,8 @@ class Batching:
         max_running: runs of this model at a time; 0 for as many as there are lanes.
         delay_s: how long the first request may wait for others while a lane is free.
         sizes: numbers of rows that runs are padded to, increasing; empty for none.
-        direct_s: requests that are expected to take less of a core run where they are submitted, at no thread's cost; 0 for
-            never, as where something else than that core computes.
+        quick_s: a run that is expected to take less of a core is quick: best made by who asks for it, at no lane's cost; 0 for
+            none, as where something else than that core computes.
         wide: whether every run may take all cores, not only one that is alone; for `max_running` of 1.
     """
 
@@ -51,7 +51,7 @@ class Batching:
     max_running: int = 0
     delay_s: float = 0.0
     sizes: tuple[int, ...] = ()
-    direct_s: float = 0.0
+    quick_s: float = 0.0
     wide: bool = False
 
 
@@ -154,35 +154,26 @@ class Batcher:
             Overloaded: too many rows wait already, or the batcher was closed; nothing was done.
         """
         ticket = Ticket(prepare, rows, kind, self._clock(), answer, float("inf") if expires_s is None else expires_s)
-        lock = self._lanes.changed
-        with lock:
+        with self._lanes.changed:
             if self._closed:
                 raise Overloaded(_CLOSED)
-            direct = self.batching.direct_s > 0 and not self._full
-            direct = direct and self._cost.of(self._sort(kind), rows) < self.batching.direct_s
-            if direct:
-                self._running += 1
-            else:
-                if self._waiting and self.waiting_rows + rows > self.batching.max_waiting_rows:
-                    raise Overloaded(
-                        f"{self.waiting_rows} rows are waiting and {rows} more exceed {self.batching.max_waiting_rows}; "
-                        "retry later"
-                    )
-                heapq.heappush(self._waiting, (priority, next(self._count), ticket))
-                self.waiting_rows += rows
-                self._lanes.wake()
-        if direct:
-            _Batch(self, [ticket], [])(alone=False)
+            if self._waiting and self.waiting_rows + rows > self.batching.max_waiting_rows:
+                raise Overloaded(
+                    f"{self.waiting_rows} rows are waiting and {rows} more exceed {self.batching.max_waiting_rows}; retry later"
+                )
+            heapq.heappush(self._waiting, (priority, next(self._count), ticket))
+            self.waiting_rows += rows
+            self._lanes.wake()
         return ticket
 
     def is_quick(self, rows: int, kind: object) -> bool:
-        """Whether a run of so many rows takes less than handing it to a lane would."""
+        """Whether a run of so many rows takes less than handing it to a lane would: then it need not wait for one either."""
         batching = self.batching
         return (
-            batching.direct_s > 0
+            batching.quick_s > 0
             and not batching.sizes
             and not (self._full or self._closed)
-            and self._cost.of(self._sort(kind), rows) < batching.direct_s
+            and self._cost.of(self._sort(kind), rows) < batching.quick_s
         )
 
     def run_at_once(self, arrays: Arrays, rows: int, kind: object) -> tuple[Outputs, Timing]:

@@ -36,7 +36,7 @@ class Running:
 
 
 # Of a core: handing a run to a lane and getting the interpreter back takes about as much.
-_DIRECT_S = 100e-6
+_QUICK_S = 100e-6
 
 
 def this_machine() -> Machine:
@@ -57,7 +57,7 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
         provider_settings(provider=config.provider, lanes=config.lane_count),
         Batching(
             max_rows=config.max_batch_rows, max_waiting_rows=config.max_waiting_rows, delay_s=config.queue_delay_ms / 1e3,
-            direct_s=_DIRECT_S if config.provider == "cpu" else 0.0,
+            quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
         ),
     )  # fmt: skip
     if profile is None:
@@ -115,7 +115,7 @@ def _profiled(config: ServerConfig, own: Running, model: str, profile: Profile) 
         delay_s=delay_ms / 1e3,
         sizes=profile.batch_sizes,
         wide=way.wide,
-        direct_s=_DIRECT_S if profile.computation.provider == "cpu" else 0.0,
+        quick_s=_QUICK_S if profile.computation.provider == "cpu" else 0.0,
     )
     log.info(
         "%s: run as its profile says: %s; %s; %d core(s) for a run alone",

@@ -180,8 +180,8 @@ class ServedModel:
     def at_once(self, arrays: Mapping[str, NDArray[Any]], declared: Declared, wanted: tuple[str, ...]) -> Answer | None:
         """The answer, where a run is so quick that it is best made here and now; None where it is to go by `infer`.
 
-        Args and errors are those of `infer`; `arrays` are what is declared. On the serving thread, which nobody can retire
-        this model from meanwhile.
+        Args and errors are those of `infer`; `arrays` are what is declared. Where something is in the shadow of this model the
+        answer is None too: the shadow is scored by lanes.
         """
         rows, kind = self._rows_and_kind(declared)
         if self.shadow is not None or not self.batcher.is_quick(rows, kind):
