@@ -70,7 +70,7 @@ def records(folder: Path) -> Config:
 
 def export_all(config: Config, models: Path) -> list[Bundle]:
     """Train, and export in every precision."""
-    with contextlib.requick_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()):
         run = train(config, quiet=True)
         return [read_bundle(path) for path in export_precisions(run, models, PRECISIONS, max_ap_loss=1)]
 

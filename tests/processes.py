@@ -1,5 +1,6 @@
 """Real processes: the commands as a user runs them."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,17 @@ def cutpoint(*arguments: object, cwd: Path | None = None, timeout_s: float = 120
         [sys.executable, "-m", "cutpoint.cli", *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=timeout_s, check=False,
     )  # fmt: skip
+
+
+def run_script(script: Path, *arguments: object, python: str | Path = sys.executable, timeout_s: float = 300) -> Any:
+    """The line of JSON that a client's script prints last; in a process without our folders on its path, as its user has it."""
+    done = subprocess.run(
+        [str(python), str(script), *map(str, arguments)],
+        env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"},
+        capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # libraries may print too
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A server for other people's clients, and environments for those that cannot live in ours."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from bundles import IR, OPSET, linear_bundle, policy, simple_onnx, slow_onnx, te
 from conformance_server import Ask
 from cutpoint.bundle import POLICY_FILE
 from onnx import TensorProto, helper
-from processes import ENVIRONMENT, ROOT, ServerProcess, serving
+from processes import ROOT, ServerProcess, run_script, serving
 
 HERE = Path(__file__).parent
 # Where environments are made and found again. Whoever names a folder wants all clients tested: one that cannot be installed
@@ -109,13 +108,7 @@ def ask() -> Ask:
     """Run a script of this folder in a process of its own; the JSON that it prints."""
 
     def run(python: str, script: str, *arguments: object) -> dict[str, Any]:
-        done = subprocess.run(
-            [python, str(HERE / script), *map(str, arguments)],
-            env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = run_script(HERE / script, *arguments, python=python)
         return found
 
     return run

@@ -118,7 +118,8 @@ class SlowCall:
 
     def __init__(self) -> None:
         self.sent: list[int] = []
-        self.on_stop: object = None
+        self.on_stop: Callable[[], None] | None = None
+        self.ended = False
         self._then: list[Callable[[bool], None]] = []
 
     def read(self, then: Callable[[bytes | None], None]) -> None:
@@ -135,6 +136,10 @@ class SlowCall:
     def arrive(self) -> None:
         self._then.pop()(True)
 
+    def finish(self, **status: object) -> None:
+        assert not self._then, "a message is on its way"
+        self.ended = True
+
 
 def test_what_changed_while_a_message_was_sent_is_told_after_it() -> None:
     readiness, call = Readiness(()), SlowCall()
@@ -149,3 +154,18 @@ def test_what_changed_while_a_message_was_sent_is_told_after_it() -> None:
     readiness.set(True)
     call.arrive()
     assert call.sent == [NOT_SERVING, SERVING], "nothing has changed in the end"
+
+
+def test_a_watch_ends_when_the_last_state_has_been_sent() -> None:
+    readiness, call = Readiness(()), SlowCall()
+    readiness.set(True)
+    watch = next(rpc for rpc in readiness.rpcs() if rpc.method.endswith("/Watch"))
+    watch.handle(cast(Call, call))
+    readiness.set(False)  # while the first message is on its way
+    assert call.on_stop is not None
+    call.on_stop()
+    assert call.sent == [SERVING] and not call.ended
+    call.arrive()
+    assert call.sent == [SERVING, NOT_SERVING] and not call.ended
+    call.arrive()
+    assert call.ended

@@ -1,8 +1,5 @@
 """The Open Inference Protocol as tritonclient speaks it (in a process of its own), health and reflection."""
 
-import json
-import subprocess
-import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -15,21 +12,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from processes import ENVIRONMENT, ServerProcess
+from processes import ServerProcess, run_script
 
 OIP, V1 = "inference.GRPCInferenceService", "cutpoint.v1.CalibrationService"
 
 
 @pytest.fixture(scope="module")
 def triton(server: ServerProcess) -> dict[str, Any]:
-    script = Path(__file__).with_name("triton_script.py")
-    done = subprocess.run(
-        [sys.executable, str(script), server.target],
-        env={key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = run_script(Path(__file__).with_name("triton_script.py"), server.target)
     return found
 
 

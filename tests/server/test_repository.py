@@ -14,6 +14,8 @@ import pytest
 from bundles import linear_onnx, manifest, nan_onnx, policy
 from cutpoint.bundle import Examples, write_bundle, write_policy
 from cutpoint.errors import BadBundle, BadConfig, BadRequest, ModelNotFound, Unavailable
+from cutpoint.server import server_config
+from cutpoint.server.serving.catalogue import require_models
 from cutpoint.server.serving.models import State
 from workplace import asked, workplace
 
@@ -322,8 +324,9 @@ def test_polling_may_begin_with_nothing_and_none_may_not(models: Path) -> None:
         assert place.default() == 1
     for name in list(models.iterdir()):
         shutil.rmtree(name)
-    with pytest.raises(BadBundle, match=r"no models"), workplace(models, model_control="none"):
-        pass
+    require_models(server_config(models=models, model_control="poll"))
+    with pytest.raises(BadBundle, match=r"no models"):
+        require_models(server_config(models=models))
 
 
 def test_explicit_control_serves_what_was_asked_for(models: Path) -> None:

@@ -1,11 +1,8 @@
 """Model control of a real server: tritonclient's load, unload and index, and bundles that come while many ask."""
 
 import itertools
-import json
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from cutpoint.bundle import write_bundle, write_policy
 from cutpoint.client import Client
 from cutpoint.oip import inference_pb2 as oip
 from onnx import TensorProto, helper, numpy_helper
-from processes import ENVIRONMENT, cutpoint, serving
+from processes import cutpoint, run_script, serving
 
 X = np.float32([[1, 2, 3, 4]])
 
@@ -35,12 +32,7 @@ def scaled(models: Path, factor: float, version: int, name: str = "linear") -> P
 
 
 def triton(target: str, mode: str) -> dict[str, Any]:
-    script = Path(__file__).with_name("repository_script.py")
-    done = subprocess.run(
-        [sys.executable, str(script), target, mode], capture_output=True, text=True, timeout=120, env=ENVIRONMENT, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = run_script(Path(__file__).with_name("repository_script.py"), target, mode)
     return found
 
 

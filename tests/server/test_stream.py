@@ -1,9 +1,6 @@
 """ModelStreamInfer: its order, its errors, what holds it back, and that nothing stays behind, alone and on a real server."""
 
-import json
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +18,7 @@ from cutpoint.server.port.admission import Admission
 from cutpoint.server.port.rpc import Rpc, handlers
 from cutpoint.server.protocol.infer_stream import REASON_PARAMETER, InferStream, Reply, varint
 from cutpoint.wire import encode_input
-from processes import ENVIRONMENT, ServerProcess
+from processes import ServerProcess, run_script
 from processes import serving as serving_process
 from transports import WAIT_S, Served, open_requests, serving
 
@@ -268,14 +265,7 @@ def request_of(model: str, x: np.ndarray, name: str = "") -> oip.ModelInferReque
 
 @pytest.fixture(scope="module")
 def triton(server: ServerProcess) -> dict[str, Any]:
-    script = Path(__file__).with_name("triton_stream_script.py")
-    done = subprocess.run(
-        [sys.executable, str(script), server.target],
-        env={key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = run_script(Path(__file__).with_name("triton_stream_script.py"), server.target)
     return found
 
 

@@ -1,14 +1,11 @@
 """TLS, mutual TLS and tokens against a real `cutpoint serve`: who gets in, what each may do, and certificates that change."""
 
 import hashlib
-import json
 import logging
 import queue
 import secrets
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +24,7 @@ from cutpoint.errors import BadConfig, PermissionDenied, Unauthenticated, Unavai
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server.security.certificates import Certificates, read_material
 from cutpoint.server.security.guard import NEEDS, ROLES
-from processes import ENVIRONMENT, ServerProcess, cutpoint, serving
+from processes import ServerProcess, cutpoint, run_script, serving
 
 pytestmark = needs_openssl
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -97,13 +94,7 @@ def mutual(ca: Authority, models: Path, tmp_path_factory: pytest.TempPathFactory
 
 def by_triton(target: str, ca: Authority, client: Certificate | None, token: str) -> dict[str, Any]:
     files = ("", "") if client is None else (str(client.key), str(client.cert))
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("triton_tls_script.py")), target, str(ca.root.cert), *files, token],
-        env={key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = run_script(Path(__file__).with_name("triton_tls_script.py"), target, ca.root.cert, *files, token)
     return found
 
 

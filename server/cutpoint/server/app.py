@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
-from cutpoint.bundle import list_versions
-from cutpoint.errors import BadBundle, BadConfig, CutpointError
+from cutpoint.errors import BadConfig, CutpointError
 from prometheus_client import CollectorRegistry, start_http_server
 
 from .config import ServerConfig
@@ -37,7 +36,7 @@ from .protocol.shared_memory import SharedMemory
 from .runs.lanes import Lanes
 from .security.certificates import Certificates
 from .security.guard import Guard, warn_of_open_doors
-from .serving.catalogue import Catalogue
+from .serving.catalogue import Catalogue, require_models
 from .serving.models import Models
 from .serving.polling import Polling
 from .signals import service as signals
@@ -88,9 +87,7 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
     credentials = _credentials(config)
     metrics = Metrics()
     with contextlib.ExitStack() as stack:
-        # Before anything is written beside a folder that is none, or of a model and not of models.
-        if not list_versions(config.models) and config.model_control == "none":
-            raise BadBundle.of("models folder", f"{config.models} (no models)", "<name>/<version>/model.onnx in it")
+        require_models(config)
         store = PolicyStore(config.state_folder, shared=place is not None)
         stack.callback(store.close)
         lanes = Lanes(config.lane_count, time.perf_counter)

@@ -56,7 +56,7 @@ class Readiness:
 
         def stop() -> None:
             self._forget(watch)
-            call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+            watch.end()
 
         with self._lock:
             self._watches.add(watch)
@@ -76,15 +76,28 @@ class _Watch:
         self._call, self._status = call, status
         self._lock = threading.Lock()
         self._sending = False
+        self._ending = False
         self._told: int | None = None
 
+    def end(self) -> None:
+        """Say the last state, and then that the server is stopping."""
+        with self._lock:
+            self._ending = True
+        self.tell()
+
     def tell(self) -> None:
-        """Send the state as it is now, unless it was the last one said."""
+        """Send the state as it is now, unless it was the last one said; end, where nothing is left to say."""
         with self._lock:
             status = self._status()
-            if self._sending or status == self._told:
-                return
-            self._sending, self._told = True, status
+            news, finish = status != self._told and not self._sending, False
+            if news:
+                self._sending, self._told = True, status
+            elif self._ending and not self._sending:
+                finish = True
+        if finish:
+            self._call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+        if not news:
+            return
         self._call.send(health_pb2.HealthCheckResponse(status=status).SerializeToString(), self._sent)
 
     def _sent(self, ok: bool) -> None:

@@ -137,7 +137,7 @@ def check_provider(settings: ProviderSettings) -> None:
                 raise BadConfig.of("device", device, f"one that OpenVINO finds on this machine: {', '.join(found)}")
     if settings.provider in ("cuda", "tensorrt"):
         # The libraries that came as wheels are on no search path. What it prints shows with a model; stdout is not its own.
-        with contextlib.requick_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
         if settings.provider == "tensorrt":
             _preload_tensorrt()

@@ -47,6 +47,15 @@ class _Folder:
     missing: bool = False
 
 
+def require_models(config: ServerConfig) -> None:
+    """Raise BadBundle where `config.models` is no folder, or has no models and none can come later.
+
+    For whoever is about to write beside it: a folder that was mistyped is left as it is.
+    """
+    if not list_versions(config.models) and config.model_control == "none":
+        raise BadBundle.of("models folder", f"{config.models} (no models)", "<name>/<version>/model.onnx in it")
+
+
 class Catalogue:
     """Loads and unloads, one thing at a time; safe to call from any thread."""
 
@@ -79,15 +88,13 @@ class Catalogue:
         """Load what is to be served from the start.
 
         Raises:
-            BadBundle: there is no such folder, or nothing in it where nothing can come later; or, unless told otherwise, a
-                version cannot be served: one of all of them, or of those asked for by name. Polling never stops at that.
+            BadBundle: there is no such folder, or, unless told otherwise, a version cannot be served: one of all of them, or
+                of those asked for by name. Polling never stops at that.
             ModelNotFound: a model to load is not there.
         """
         control, found = self._config.model_control, list_versions(self._folder)
         strict = self._config.exit_on_error and control != "poll"
         names = list(dict.fromkeys(self._config.load)) if control == "explicit" else list(found)
-        if not names and control == "none":
-            raise BadBundle.of("models folder", f"{self._folder} (no models)", "<name>/<version>/model.onnx in it")
         for name in names:
             try:
                 errors = self._load(name)
