@@ -23,7 +23,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from cutpoint.errors import CutpointError
-from cutpoint.server.runs.providers import provider_settings
+from cutpoint.server.runs.provider_settings import provider_settings
 from cutpoint.server.runs.rows import row_invariance
 from cutpoint.server.runs.session import Abort, OnnxSession
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundles import linear_bundle
 from cutpoint.bundle import PROFILE_FILE, Computation, Way, read_bundle
-from cutpoint.errors import BadBundle
+from cutpoint.errors import BadBundle, BadConfig
 from cutpoint.server.config import ServerConfig, server_config
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.runs.lanes import Lanes
@@ -110,3 +110,33 @@ def test_a_profile_of_another_graph_is_an_error_at_load(tmp_path: Path) -> None:
             Loading(config(), Metrics(), lanes).load(path)
     finally:
         lanes.close(10)
+
+
+def test_options_of_the_provider_are_its_settings_and_pad_runs(models: Path) -> None:
+    config = server_config(
+        models=models,
+        provider="cuda",
+        provider_option=["devices=0,1", "batch_sizes=1,4,8", "cuda_graphs=true", "gpu_memory_mib=512"],
+    )
+    running = running_of(config, "m/1", None)
+    settings = running.provider
+    assert (settings.devices, settings.batch_sizes, settings.cuda_graphs, settings.gpu_memory_mib) == (
+        ("0", "1"), (1, 4, 8), True, 512,
+    )  # fmt: skip
+    assert running.batching.sizes == (1, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("device=0", "provider_option is device=0; expected NAME=VALUE, each name once, of batch_sizes, cuda_graphs"),
+        ("tf32", "provider_option is tf32"),
+        ("devices=a", r"devices are \['a'\]; expected numbers of GPUs"),
+        ("batch_sizes=4,1", "expected 1 or more, increasing"),
+        ("gpu_memory_mib=much", "gpu_memory_mib is 'much'"),
+    ],
+)
+def test_a_wrong_option_of_the_provider_is_named(models: Path, option: str, said: str) -> None:
+    config = server_config(models=models, provider="cuda", provider_option=[option])
+    with pytest.raises(BadConfig, match=said):
+        running_of(config, "m/1", None)

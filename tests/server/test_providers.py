@@ -19,7 +19,8 @@ import pytest
 from bundles import linear_onnx
 from cutpoint.errors import BadBundle, BadConfig
 from cutpoint.server.runs import graphs, providers, session
-from cutpoint.server.runs.providers import ProviderSettings, check_provider, provider_settings
+from cutpoint.server.runs.provider_settings import ProviderSettings, provider_settings
+from cutpoint.server.runs.providers import check_provider
 from cutpoint.server.runs.session import OnnxSession
 
 CUDA, TENSORRT, OPENVINO, CPU = (

@@ -13,7 +13,7 @@ import pytest
 from bundles import linear_onnx, simple_onnx, slow_onnx, text_onnx
 from cutpoint.errors import Aborted, BadBundle, BadConfig, BadRequest
 from cutpoint.server.runs import session as sessions
-from cutpoint.server.runs.providers import ProviderSettings
+from cutpoint.server.runs.provider_settings import ProviderSettings
 from cutpoint.server.runs.session import Abort, OnnxSession, TensorSpec, measure
 from onnx import TensorProto, helper
 

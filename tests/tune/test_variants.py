@@ -3,8 +3,8 @@
 import pytest
 from cutpoint.bundle import Computation, Machine, Way
 from cutpoint.errors import BadConfig
-from cutpoint.server.runs.providers import ONNXRUNTIME as SERVERS
-from cutpoint.server.runs.providers import ProviderSettings
+from cutpoint.server.runs.provider_settings import ONNXRUNTIME as SERVERS
+from cutpoint.server.runs.provider_settings import ProviderSettings
 from cutpoint.tune.variants import ONNXRUNTIME, PRECISIONS, computations, settings_of, ways
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"

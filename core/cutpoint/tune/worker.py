@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from cutpoint.server.runs.providers import ProviderSettings
+from cutpoint.server.runs.provider_settings import ProviderSettings
 from cutpoint.server.runs.rows import row_invariance
 from cutpoint.server.runs.session import OnnxSession
 from cutpoint.server.serving.profiled import this_machine

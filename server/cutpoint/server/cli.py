@@ -38,6 +38,12 @@ def serve(
         Literal["cpu", "cuda", "tensorrt", "openvino"] | None,
         typer.Option(help="Where models run (default: as a model's profile says, or cpu)."),
     ] = None,
+    provider_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="devices=0,1, precision=bf16, batch_sizes=1,4, cuda_graphs=true, ...; repeatable."
+        ),
+    ] = None,
     lanes: Annotated[
         int | None, typer.Option(help="Model runs at a time; 0 for one per core (default: as a model's profile says, or 0).")
     ] = None,
@@ -73,7 +79,8 @@ def serve(
     config = server_config(
         models=models, state=state, host=host, port=port, metrics_port=metrics_port, metrics_host=metrics_host,
         model_control=model_control, poll_s=poll_s, load=load, pin=pin, shadow=shadow, exit_on_error=exit_on_error,
-        provider=provider, lanes=lanes, workers=workers, max_batch_rows=max_batch_rows, queue_delay_ms=queue_delay_ms,
+        provider=provider, provider_option=provider_option, lanes=lanes, workers=workers,
+        max_batch_rows=max_batch_rows, queue_delay_ms=queue_delay_ms,
         max_waiting_rows=max_waiting_rows, max_requests=max_requests, max_inflight_mib=max_inflight_mib,
         max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,

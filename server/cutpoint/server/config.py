@@ -29,6 +29,8 @@ class ServerConfig(Record):
             not answered; it goes before serving.json.
         exit_on_error: whether a version that cannot be served stops the start; polling never does.
         provider: onnxruntime's execution provider. Asked for and unavailable is an error, never a fall back.
+        provider_option: settings of the provider, "name=value" each: those of `ProviderSettings` but provider, lanes and
+            wide_threads; lists are separated by commas.
         workers: processes that share the port; more than one for models so quick that Python is what takes the time.
         lanes: model runs at a time, on one thread each; 0 for one per core.
         max_batch_rows: rows of different callers that share a run. A request with more runs alone.
@@ -63,6 +65,7 @@ class ServerConfig(Record):
     shadow: tuple[str, ...] = ()
     exit_on_error: bool = True
     provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    provider_option: tuple[str, ...] = ()
     workers: int = Field(default=1, ge=1, le=256)
     lanes: int = Field(default=0, ge=0, le=1024)
     max_batch_rows: int = Field(default=8, ge=1)

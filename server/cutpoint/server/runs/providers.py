@@ -11,110 +11,19 @@ import importlib.util
 import io
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
 
 import onnxruntime as ort
 from cutpoint.errors import BadBundle, BadConfig
-from cutpoint.validation import Record, first_problem
 from onnxruntime.capi import _pybind_state
-from pydantic import Field, ValidationError, model_validator
+
+from .provider_settings import ONNXRUNTIME, ProviderName, ProviderSettings
 
 log = logging.getLogger("cutpoint.server")
 
-ProviderName = Literal["cpu", "cuda", "tensorrt", "openvino"]
-ONNXRUNTIME: dict[ProviderName, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
 _EXTRA: dict[ProviderName, str] = {"cpu": "server", "cuda": "gpu", "tensorrt": "tensorrt", "openvino": "openvino"}
-_FIRST_DEVICE: dict[ProviderName, str] = {"cpu": "", "cuda": "0", "tensorrt": "0", "openvino": "CPU"}
-_PRECISIONS: dict[ProviderName, tuple[str, ...]] = {
-    "cpu": ("f32",),
-    "cuda": ("f32",),
-    "tensorrt": ("f32", "bf16", "f16"),
-    "openvino": ("f32", "bf16", "f16"),
-}
 _FATAL = 4  # onnxruntime's severity: what it would log as an error is raised as well
-
-
-class ProviderSettings(Record):
-    """What computes, on what, and how exactly.
-
-    Attributes:
-        provider: onnxruntime's execution provider.
-        devices: an instance of the model on each: numbers of GPUs for cuda and tensorrt ("0", "1"), OpenVINO's names for
-            openvino ("CPU", "GPU.0"); empty for the first GPU, or OpenVINO's CPU.
-        precision: what openvino and tensorrt may compute a float32 graph in. Other than f32 it moves scores: calibrate with it.
-        lanes: runs at a time that are to be computed side by side on openvino's CPU, one core each.
-        wide_threads: cores of a run that has the machine to itself, on a CPU; 0 for all, 1 for no such runs.
-        tf32: whether cuda may round float32 factors to 10 bits of mantissa. For tensorrt onnxruntime has no such option.
-        gpu_memory_mib: what the arena of cuda may take of a device; 0 for all.
-        shrink_above_mib: a run with larger inputs gives the memory that it took back to the system, which costs a CPU about
-            an eighth of the run's time; 0 for never.
-        batch_sizes: numbers of rows that runs are padded to, increasing: tensorrt builds its engine for them, cuda captures a
-            graph of each.
-        cuda_graphs: whether cuda captures graphs. All nodes must run on it, and every input but its rows be of a fixed size.
-        engine_cache: folder of tensorrt's built engines; without it every start builds them anew, which takes minutes.
-    """
-
-    provider: ProviderName = "cpu"
-    devices: tuple[str, ...] = ()
-    precision: Literal["f32", "bf16", "f16"] = "f32"
-    lanes: int = Field(default=1, ge=1, le=1024)
-    wide_threads: int = Field(default=0, ge=0, le=1024)
-    tf32: bool = False
-    gpu_memory_mib: int = Field(default=0, ge=0)
-    shrink_above_mib: float = Field(default=16.0, ge=0)
-    batch_sizes: tuple[int, ...] = ()
-    cuda_graphs: bool = False
-    engine_cache: Path | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.precision not in _PRECISIONS[self.provider]:
-            raise ValueError(
-                f"precision {self.precision} is for openvino and tensorrt; a bundle can hold a {self.precision} graph"
-            )
-        if self.devices and self.provider == "cpu":
-            raise ValueError(f"devices {list(self.devices)} are of cuda, tensorrt or openvino; the provider is cpu")
-        if self.provider in ("cuda", "tensorrt") and not all(device.isdecimal() for device in self.devices):
-            raise ValueError(f"devices are {list(self.devices)}; expected numbers of GPUs, 0 and up")
-        if len(set(self.devices)) < len(self.devices):
-            raise ValueError(f"devices are {list(self.devices)}; expected each once")
-        if any(a >= b for a, b in zip((0, *self.batch_sizes), self.batch_sizes, strict=False)):
-            raise ValueError(f"batch_sizes are {list(self.batch_sizes)}; expected 1 or more, increasing")
-        if self.cuda_graphs and (self.provider != "cuda" or not self.batch_sizes):
-            raise ValueError("cuda_graphs need the provider cuda and batch_sizes")
-        return self
-
-    @property
-    def instances(self) -> tuple[str, ...]:
-        """The devices, the default one where none was named."""
-        return self.devices or (_FIRST_DEVICE[self.provider],)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether runs take cores, which lanes and wide runs share out."""
-        return self.provider == "cpu" or (self.provider == "openvino" and self.instances == ("CPU",))
-
-    @property
-    def wide_cores(self) -> int:
-        """Cores of a run that has the machine to itself."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.wide_threads or cores
-
-
-def provider_settings(**settings: Any) -> ProviderSettings:
-    """ProviderSettings from settings of which None means "not given"; BadConfig naming the first that is wrong."""
-    try:
-        return ProviderSettings.model_validate({name: value for name, value in settings.items() if value is not None})
-    except ValidationError as error:
-        raise BadConfig(f"provider: {first_problem(error)}") from None
 
 
 def check_provider(settings: ProviderSettings) -> None:

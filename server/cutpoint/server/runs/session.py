@@ -14,7 +14,8 @@ from cutpoint.wire import DATATYPES
 from numpy.typing import NDArray
 
 from .graphs import CapturedRuns
-from .providers import ProviderSettings, check_provider, open_session, provider_settings, run_options
+from .provider_settings import ProviderSettings, provider_settings
+from .providers import check_provider, open_session, run_options
 
 _ONNX_TYPES = {
     "tensor(bool)": "BOOL", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",

@@ -15,7 +15,7 @@ from cutpoint.bundle import Machine, Profile
 
 from ..config import ServerConfig
 from ..runs.batcher import Batching
-from ..runs.providers import ONNXRUNTIME, ProviderSettings, provider_settings
+from ..runs.provider_settings import ONNXRUNTIME, ProviderSettings, provider_settings, settings_of
 
 log = logging.getLogger("cutpoint.server")
 
@@ -53,11 +53,12 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
         model: its name and version, for the log.
         profile: of its bundle, or None.
     """
+    provider = provider_settings(provider=config.provider, lanes=config.lane_count, **settings_of(config.provider_option))
     own = Running(
-        provider_settings(provider=config.provider, lanes=config.lane_count),
+        provider,
         Batching(
             max_rows=config.max_batch_rows, max_waiting_rows=config.max_waiting_rows, delay_s=config.queue_delay_ms / 1e3,
-            quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
+            sizes=provider.batch_sizes, quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
         ),
     )  # fmt: skip
     if profile is None:
