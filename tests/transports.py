@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+from cutpoint.server.port.idle import Idle
 from cutpoint.server.port.transport import Call, Transport
 
 WAIT_S = 60.0
@@ -15,7 +16,9 @@ WAIT_S = 60.0
 class Served:
     """A transport on a free port, and what happened to its calls: those of handlers under a short name, "m" for "/s/m"."""
 
-    def __init__(self, handlers: dict[str, Callable[[Call], None]], *options: tuple[str, Any]) -> None:
+    def __init__(
+        self, handlers: dict[str, Callable[[Call], None]], *options: tuple[str, Any], idle: Idle | None = None
+    ) -> None:
         self.codes: queue.SimpleQueue[grpc.StatusCode] = queue.SimpleQueue()
         self.transport = Transport(
             {
@@ -23,6 +26,7 @@ class Served:
                 for name, handler in handlers.items()
             },
             (("grpc.so_reuseport", 0), ("grpc.http2.bdp_probe", 0), *options),
+            idle,
         )
         self.port = self.transport.listen("127.0.0.1:0")
         self.transport.start()
@@ -46,8 +50,10 @@ class Served:
 
 
 @contextmanager
-def serving(handlers: dict[str, Callable[[Call], None]], *options: tuple[str, Any]) -> Iterator[tuple[Served, grpc.Channel]]:
-    served = Served(handlers, *options)
+def serving(
+    handlers: dict[str, Callable[[Call], None]], *options: tuple[str, Any], idle: Idle | None = None
+) -> Iterator[tuple[Served, grpc.Channel]]:
+    served = Served(handlers, *options, idle=idle)
     # A window of fixed size: otherwise it grows with the time that a busy machine takes to answer.
     own = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0))
     try:

@@ -73,9 +73,9 @@ def test_a_shadow_version_is_counted_by_itself_and_compared_label_by_label(model
         for other in ("b", "c"):  # decided by one of them only
             assert sample(place, "disagreements", label=other, live="positive") == 0
         # A model so quick that it answers at once does so only where nobody is in its shadow.
-        live_model, declared = place.models.get("m"), (("x", "FP32", (1, 4)),)
+        live_model = place.models.get("m")
         live_model.batcher.learn(1, 1e-9)
-        assert live_model.at_once({"x": rows[:1]}, declared, ()) is None
+        assert not live_model.is_quick(*live_model.rows_and_kind((("x", "FP32", (1, 4)),)))
         # Nothing of it is among the live counters.
         samples = place.samples()
         assert samples['cutpoint_positives_total{label="a",model="m",version="1"}'] == live.sum()

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cutpoint.server.port.idle import Idle
 from cutpoint.server.port.transport import Call, Transport
 from transports import WAIT_S, open_requests, serving
 
@@ -363,3 +364,46 @@ def test_two_transports_never_share_a_port() -> None:
     with serving({"m": echo}) as (served, _):
         other = Transport({}, (("grpc.so_reuseport", 0),))
         assert other.listen(f"127.0.0.1:{served.port}") == 0
+
+
+def test_work_for_idle_moments_is_done_once_nothing_more_is_ready() -> None:
+    idle, waiting = Idle(), list[Call]()
+    together: list[int] = []
+
+    def answer() -> None:
+        together.append(len(waiting))
+        for call in waiting:
+            call.finish(b"answer")
+        waiting.clear()
+
+    def handle(call: Call) -> None:
+        assert idle.here
+
+        def received(data: bytes | None) -> None:
+            if not waiting:
+                idle.add(answer)
+            waiting.append(call)
+
+        call.read(received)
+
+    assert not idle.here
+    with serving({"m": handle}, idle=idle) as (_, channel):
+        ask = channel.unary_unary("/s/m")
+        for _ in range(5):
+            futures = [ask.future(b"question", timeout=WAIT_S) for _ in range(20)]
+            assert [future.result() for future in futures] == [b"answer"] * 20
+    assert sum(together) == 100
+    assert not idle.waits
+
+
+def test_work_that_fails_in_an_idle_moment_is_logged_and_the_rest_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    idle, done = Idle(), list[str]()
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    idle.add(fail)
+    idle.add(lambda: done.append("done"))
+    idle.do()
+    assert done == ["done"]
+    assert "work that waited" in caplog.text

@@ -24,6 +24,7 @@ from .policy.policies import PolicyStore
 from .port import health
 from .port.admission import Admission
 from .port.health import Readiness
+from .port.idle import Idle
 from .port.limits import channel_options
 from .port.reflection import reflection_rpc
 from .port.rpc import Rpc, fail, handlers
@@ -105,14 +106,15 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE)
         readiness = Readiness(services)
-        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool)
+        idle = Idle()
+        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool, idle)
         check = _check(guard, trusted=place is not None)
         if place is not None:
             relay = Relay(place)
             stack.callback(relay.close)
             rpcs = relay.rpcs(rpcs, pool)
         options = channel_options(config.max_message_mib, reuse_port=place is not None)
-        transport = Transport(handlers(rpcs, metrics, check if guard.checks else None), options)
+        transport = Transport(handlers(rpcs, metrics, check if guard.checks else None), options, idle)
         guard.changed = lambda: _end_calls(transport, check)
         warn_of_open_doors(
             config.host,
@@ -158,6 +160,7 @@ def _rpcs(
     metrics: Metrics,
     readiness: Readiness,
     pool: ThreadPoolExecutor,
+    idle: Idle,
 ) -> dict[str, Rpc]:
     """All that is served, by method."""
     largest = config.max_message_mib << 20
@@ -166,7 +169,7 @@ def _rpcs(
     found = [
         *readiness.rpcs(),
         *InferenceService(models, readiness, config.name, memory, repository.EXTENSIONS).rpcs(),
-        *Inference(models, admission, memory).rpcs(),
+        *Inference(models, admission, memory, idle).rpcs(),
         *RepositoryService(catalogue, config.model_control).rpcs(pool),
         *CalibrationService(models, store, metrics, config.max_calibration_mib).rpcs(pool),
         *SignalService(models, admission, pool, largest).rpcs(),

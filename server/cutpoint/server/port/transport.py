@@ -16,6 +16,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined,unused-ignore]
 
 from .call import Call as Call
+from .idle import Idle
 
 log = logging.getLogger("cutpoint.server")
 
@@ -23,18 +24,26 @@ log = logging.getLogger("cutpoint.server")
 _CLOSE_S = 10.0
 _REQUESTED = object()  # tag: a new call
 _SHUT_DOWN = object()  # tag: no call is left
+_AT_ONCE = 0.0  # a deadline that has passed: what is ready, and no waiting
+# Events that may come before work that waits for a moment without any is done all the same.
+_MOST_BEFORE = 256
+# Times in a row that nothing is ready before nothing is: at each C-core looks at one socket, which may have half a message.
+_QUIET = 4
 
 
 class Transport:
     """One port, or several, and the thread that serves them."""
 
-    def __init__(self, handlers: Mapping[str, Callable[[Call], None]], options: tuple[tuple[str, Any], ...]) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Callable[[Call], None]], options: tuple[tuple[str, Any], ...], idle: Idle | None = None
+    ) -> None:
         """Nothing listens yet.
 
         Args:
             handlers: what answers a call, by method; called on the serving thread, and must not block.
             options: channel arguments. With "grpc.per_message_decompression" 0 compressed messages are inflated here, up to
                 "grpc.max_receive_message_length".
+            idle: work for moments without events.
         """
         given = dict(options)
         self.max_inflated_bytes = 0
@@ -50,6 +59,7 @@ class Transport:
         self._calls: set[Call] = set()
         self._idle = threading.Condition()
         self._accepting = False
+        self._idle_work = Idle() if idle is None else idle
         self.stopping = False
         self._down = threading.Event()
 
@@ -113,12 +123,19 @@ class Transport:
         self._server.request_call(self._queue, self._queue, _REQUESTED)
 
     def _serve(self) -> None:
-        poll, accept = self._queue.poll, self._accept
+        poll, accept, idle, before, quiet = self._queue.poll, self._accept, self._idle_work, 0, 0
+        idle.begin()
         while True:
             event = tag = None
             try:
-                event = poll()
+                event = poll(_AT_ONCE) if idle.waits else poll()
                 tag = event.tag
+                if idle.waits:
+                    before += 1
+                    quiet = quiet + 1 if event.completion_type == cygrpc.CompletionType.queue_timeout else 0
+                    if before >= _MOST_BEFORE or quiet >= _QUIET:
+                        before = quiet = 0
+                        idle.do()
                 if tag is _REQUESTED:
                     accept(event)
                 elif tag is _SHUT_DOWN:

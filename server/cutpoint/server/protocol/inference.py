@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from ..policy.policies import Active
 from ..port.admission import Admission
+from ..port.idle import Idle
 from ..port.rpc import Rpc, fail, parsed
 from ..port.transport import Call
+from ..serving.gathering import Gathering
 from ..serving.models import Models
 from ..serving.served import Answer, Declared, ServedModel
 from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from, shared_bytes
@@ -41,8 +43,11 @@ _FINAL = oip.ModelInferResponse(parameters={"triton_final_response": oip.InferPa
 class Inference:
     """Answers inference requests, one by one or in streams, within what admission allows."""
 
-    def __init__(self, models: Models, admission: Admission, memory: SharedMemory | None) -> None:
-        """Answer for `models`; tensors may be in `memory`, where there is one."""
+    def __init__(
+        self, models: Models, admission: Admission, memory: SharedMemory | None = None, idle: Idle | None = None
+    ) -> None:
+        """Answer for `models`; tensors may be in `memory`, where there is one; `idle` is of the transport that calls."""
+        self._gathering = Gathering(Idle() if idle is None else idle)
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
         self._plans = Plans()
@@ -125,11 +130,8 @@ class Inference:
             reply(message, error, request_id)
 
         try:
-            if asked.arrays is not None:
-                answer = model.at_once(asked.arrays, declared, wanted)
-                if answer is not None:
-                    answered(answer, None)
-                    return None
+            if asked.arrays is not None and self._gathering.take(model, asked.arrays, declared, wanted, answered):
+                return None
             ticket = model.infer(asked.prepare, declared, wanted, answered, priority=asked.priority, expires_s=asked.expires_s)
         except Exception as error:
             answered(None, error)
@@ -205,7 +207,7 @@ class Inference:
         return b"".join(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class _Asked:
     """What one message asks for, found right.
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from cutpoint.errors import Aborted, DeadlineExceeded, InternalError, Overloaded
@@ -55,8 +55,7 @@ class Batching:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Where one request's time went, in seconds."""
 
     queue_s: float = 0.0
@@ -177,10 +176,16 @@ class Batcher:
         )
 
     def run_at_once(self, arrays: Arrays, rows: int, kind: object) -> tuple[Outputs, Timing]:
-        """Run one request in this thread, at no lane's cost, and give its outputs; whatever the run raises."""
+        """Run rows in this thread, at no lane's cost, and give the outputs; whatever the run raises.
+
+        Raises:
+            InternalError: an output has not a row for each row in, though rows of several requests may share a run.
+        """
         started = self._clock()
         used = self._core_clock()
         outputs = self.session.run(arrays)
+        if self.batchable:
+            _check_rows(outputs, rows)
         self._cost.learn(self._sort(kind), rows, self._core_clock() - used)
         seconds = self._clock() - started
         self._observe_run(rows, seconds)
@@ -374,11 +379,15 @@ class _Batch:
         outputs = self._batcher.session.run(inputs, wide=wide, abort=self.abort)
         if len(prepared) == 1 and size == rows:
             return outputs
-        for name, array in outputs.items():
-            if array.ndim == 0 or len(array) != size:
-                # Answering one caller with another's rows is the one silent failure a batcher can have.
-                raise InternalError(f"output '{name}' has shape {list(array.shape)} for {size} rows in")
+        _check_rows(outputs, size)
         return outputs if size == rows else {name: array[:rows] for name, array in outputs.items()}
+
+
+def _check_rows(outputs: Outputs, rows: int) -> None:
+    """Answering one caller with another's rows is the one silent failure a batcher can have."""
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise InternalError(f"output '{name}' has shape {list(array.shape)} for {rows} rows in")
 
 
 def _tell(ticket: Ticket, outputs: Outputs | None, error: BaseException | None, timing: Timing) -> None:

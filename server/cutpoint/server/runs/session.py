@@ -301,6 +301,11 @@ def _placed(array: NDArray[Any]) -> NDArray[Any]:
     return array.copy()
 
 
+def placed(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays where a run reads them: to look at them first brings them near to the core that runs."""
+    return {name: _placed(array) for name, array in arrays.items()}
+
+
 def _text(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """BYTES as the str that onnxruntime takes; of bytes it would make their repr. Other types as they are."""
     if array.dtype.kind != "O":

@@ -18,7 +18,7 @@ from ..monitoring.metrics import Metrics, ModelCounters
 from ..policy.policies import Active
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher, Outputs, Ticket, Timing
-from ..runs.session import Session, TensorSpec
+from ..runs.session import Session, TensorSpec, placed
 from .shadow import Shadow
 
 LOGITS = "logits"
@@ -30,7 +30,7 @@ _LARGE = 1 << 12  # numbers, from which on it pays to add them up first
 Declared = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Answer:
     """One request's outputs, and the policy they were decided by (None where none was)."""
 
@@ -145,13 +145,13 @@ class ServedModel:
         Raises:
             Overloaded: too much is waiting; nothing was done, and `reply` is not called.
         """
-        rows, kind = self._rows_and_kind(declared)
+        rows, kind = self.rows_and_kind(declared)
         shadow = self.shadow if not wanted or "decisions" in wanted else None
         kept: Mapping[str, NDArray[Any]] | None = None
 
         def prepared() -> Mapping[str, NDArray[Any]]:
             nonlocal kept
-            arrays = prepare()
+            arrays = placed(prepare())
             self._check_finite(arrays)
             if shadow is not None:
                 kept = shadow.keep(arrays, rows)
@@ -177,20 +177,41 @@ class ServedModel:
             self._count(-1)
             raise
 
-    def at_once(self, arrays: Mapping[str, NDArray[Any]], declared: Declared, wanted: tuple[str, ...]) -> Answer | None:
-        """The answer, where a run is so quick that it is best made here and now; None where it is to go by `infer`.
+    def is_quick(self, rows: int, kind: object) -> bool:
+        """Whether a request is best run by the thread that read it; not where something is in the shadow, which lanes score."""
+        return self.shadow is None and self.batcher.is_quick(rows, kind)
 
-        Args and errors are those of `infer`; `arrays` are what is declared. Where something is in the shadow of this model the
-        answer is None too: the shadow is scored by lanes.
+    def at_once(
+        self, requests: Sequence[tuple[Mapping[str, NDArray[Any]], int, float]], kind: object, wanted: tuple[str, ...]
+    ) -> list[Answer]:
+        """Answer requests of one kind by one run in this thread; errors are those of `infer`, and no request's in particular.
+
+        Args:
+            requests: arrays, their rows, and how long they have waited, in seconds.
+            kind: of `rows_and_kind`, the same for all.
+            wanted: as `infer` takes it.
         """
-        rows, kind = self._rows_and_kind(declared)
-        if self.shadow is not None or not self.batcher.is_quick(rows, kind):
-            return None
+        arrays, rows, _ = requests[0]
+        if len(requests) > 1:
+            arrays = {name: np.concatenate([each[name] for each, _, _ in requests]) for name in arrays}
+            rows = sum(count for _, count, _ in requests)
+        arrays = placed(arrays)
         self._check_finite(arrays)
         outputs, timing = self.batcher.run_at_once(arrays, rows, kind)
-        return self._decide(outputs, wanted, timing)
+        for _, _, waited_s in requests:
+            self._queue.observe(waited_s)
+        decided, active = self._decided(outputs, wanted)
+        if len(requests) == 1:
+            return [Answer(decided, active, Timing(requests[0][2], timing.run_s))]
+        answers, at = [], 0
+        for _, count, waited_s in requests:
+            part = {name: array if array is self._label_array else array[at : at + count] for name, array in decided.items()}
+            answers.append(Answer(part, active, Timing(waited_s, timing.run_s)))
+            at += count
+        return answers
 
-    def _rows_and_kind(self, declared: Declared) -> tuple[int, object]:
+    def rows_and_kind(self, declared: Declared) -> tuple[int, object]:
+        """How many rows inputs have, and what those of other requests must be like to share a run with them."""
         found = self._kinds.get(declared)
         if found is None:
             found = _rows_and_kind(declared)
@@ -272,8 +293,13 @@ class ServedModel:
 
     def _decide(self, outputs: Outputs, wanted: tuple[str, ...], timing: Timing) -> Answer:
         self._queue.observe(timing.queue_s)
+        decided, active = self._decided(outputs, wanted)
+        return Answer(decided, active, timing)
+
+    def _decided(self, outputs: Outputs, wanted: tuple[str, ...]) -> tuple[Outputs, Active | None]:
+        """The outputs that are wanted, counted, and the policy that decided."""
         if not self.labels:
-            return Answer({name: outputs[name] for name in wanted or self.outputs}, None, timing)
+            return {name: outputs[name] for name in wanted or self.outputs}, None
         outputs = dict(outputs)
         active = self.active
         logits = outputs[LOGITS]
@@ -290,7 +316,7 @@ class ServedModel:
         if not wanted or "scores" in wanted:
             outputs["scores"] = (probabilities if active is None else active.probabilities)(logits)
         outputs["labels"] = self._label_array
-        return Answer({name: outputs[name] for name in wanted or self.outputs if name in outputs}, active, timing)
+        return {name: outputs[name] for name in wanted or self.outputs if name in outputs}, active
 
     def _count(self, change: int) -> None:
         self._inflight.add(change)

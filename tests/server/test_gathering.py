@@ -1,0 +1,137 @@
+"""Requests that are ready at the same moment share a run on the serving thread; each gets its own answer, or its own error."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import linear_bundle, linear_onnx
+from cutpoint.errors import BadRequest
+from cutpoint.server.port.idle import Idle
+from cutpoint.server.runs.session import OnnxSession
+from cutpoint.server.serving.gathering import Gathering
+from cutpoint.server.serving.served import ServedModel
+from numpy.typing import NDArray
+from workplace import Workplace, workplace
+
+RNG = np.random.default_rng(5)
+ALL: tuple[str, ...] = ()
+
+
+class Asked:
+    """A gathering as the serving thread has it, and the answers it gave."""
+
+    def __init__(self) -> None:
+        self.idle = Idle()
+        self.idle.begin()
+        self.gathering = Gathering(self.idle)
+        self.answers: list[Any] = []
+
+    def take(self, model: ServedModel, x: NDArray[np.float32], wanted: tuple[str, ...] = ALL) -> int:
+        """Ask; gives where the answer will be."""
+        at = len(self.answers)
+        self.answers.append(None)
+
+        def answered(answer: Any, error: BaseException | None) -> None:
+            assert self.answers[at] is None, "answered twice"
+            self.answers[at] = error if answer is None else answer
+
+        assert self.gathering.take(model, {"x": x}, (("x", "FP32", x.shape),), wanted, answered)
+        return at
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    models = tmp_path / "models"
+    for name in ("m", "other"):
+        linear_bundle(models, name=name, features=4)
+    linear_onnx(models / "foreign" / "1" / "model.onnx", np.eye(3, 2), ["n", 3])
+    with workplace(models) as found:
+        for model in found.models.all():
+            for rows in range(1, 9):
+                model.batcher.learn(rows, 1e-9)
+        yield found
+
+
+def runs(place: Workplace, model: str) -> tuple[float, float]:
+    """Runs of a model, and rows in them."""
+    samples = place.samples()
+    return tuple(samples.get(f'cutpoint_batch_rows_{of}{{model="{model}"}}', 0.0) for of in ("count", "sum"))  # type: ignore[return-value]
+
+
+def test_what_is_ready_at_one_moment_shares_a_run_and_each_gets_its_own_rows(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    before, rows_before = runs(place, "m")
+    xs = [RNG.normal(size=(1 + i % 2, 4)).astype(np.float32) for i in range(4)]
+    for x in xs:
+        asked.take(model, x)
+    assert asked.answers == [None] * 4, "nobody is answered before nothing more is ready"
+    asked.idle.do()
+    after, rows_after = runs(place, "m")
+    assert (after - before, rows_after - rows_before) == (1, 6)
+    alone = OnnxSession(model.bundle.model_path)
+    for x, answer in zip(xs, asked.answers, strict=True):
+        np.testing.assert_allclose(answer.outputs["logits"], alone.run({"x": x})["logits"], rtol=1e-6)
+        assert answer.outputs["labels"].tolist() == [label.encode() for label in model.labels]
+        assert answer.outputs["decisions"].shape == answer.outputs["logits"].shape
+    assert not asked.idle.waits
+
+
+def test_no_run_has_more_rows_than_it_may(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    before, _ = runs(place, "m")
+    for _ in range(20):
+        asked.take(model, np.ones((1, 4), np.float32))
+    asked.idle.do()
+    after, _ = runs(place, "m")
+    assert model.batcher.batching.max_rows == 8
+    assert after - before == 3
+    assert all(answer.outputs["logits"].shape[0] == 1 for answer in asked.answers)
+
+
+def test_models_and_outputs_that_differ_do_not_share_a_run(place: Workplace) -> None:
+    asked = Asked()
+    m, other, foreign = (place.models.get(name) for name in ("m", "other", "foreign"))
+    x = np.ones((1, 4), np.float32)
+    asked.take(m, x)
+    asked.take(m, x, ("logits",))
+    asked.take(other, x)
+    asked.take(foreign, x[:, :3])
+    asked.take(m, x)
+    asked.idle.do()
+    decided, raw = ["decisions", "labels", "logits", "scores"], ["labels", "logits", "scores"]
+    assert [sorted(answer.outputs) for answer in asked.answers] == [decided, ["logits"], decided, raw, decided]
+
+
+def test_one_that_is_wrong_hurts_nobody_beside_it(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    good = RNG.normal(size=(1, 4)).astype(np.float32)
+    bad = good.copy()
+    bad[0, 2] = np.nan
+    for x in (good, bad, good):
+        asked.take(model, x)
+    asked.idle.do()
+    first, error, last = asked.answers
+    assert isinstance(error, BadRequest)
+    assert "input 'x'[0, 2]" in str(error)
+    assert first.outputs["logits"].tolist() == last.outputs["logits"].tolist()
+
+
+def test_what_is_large_fills_a_run_or_comes_from_another_thread_runs_alone_and_at_once(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    asked.take(model, np.ones((8, 4), np.float32))  # as many rows as a run may have
+    assert asked.answers[0].outputs["logits"].shape[0] == 8
+    elsewhere = Asked()
+    elsewhere.idle = Idle()  # of a thread that does not serve
+    elsewhere.gathering = Gathering(elsewhere.idle)
+    elsewhere.take(model, np.ones((1, 4), np.float32))
+    assert elsewhere.answers[0] is not None
+    assert not elsewhere.idle.waits and not asked.idle.waits
+
+
+def test_what_is_not_quick_is_not_taken(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    model.batcher.learn(1, 1.0)
+    x = np.ones((1, 4), np.float32)
+    assert not asked.gathering.take(model, {"x": x}, (("x", "FP32", x.shape),), ALL, lambda answer, error: None)
