@@ -1,8 +1,9 @@
-"""The three models of the serving benches as bundles: `conv140(models)`, `tiny140(models)`, `mlp512(models)`.
+"""The models of the serving benches as bundles: `conv140(models)`, `wide140(models)`, `tiny140(models)`, `mlp512(models)`.
 
 conv140 is what the server is for: sequences of 140 windows of 1000 samples, a strided 1-D CNN and context across windows, some
-7 ms on one core. tiny140 takes the same request and computes next to nothing: what remains is transport. mlp512 is the other
-end: 256 bytes in, 512 labels out, some 10 us. Weights are random with a seed; each bundle has a manifest and a policy.
+7 ms on one core; wide140 is the same with four times the channels, some fifteen times the work. tiny140 takes the same request
+and computes next to nothing: what remains is transport. mlp512 is the other end: 256 bytes in, 512 labels out, some 10 us.
+Weights are random with a seed; each bundle has a manifest and a policy.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ WINDOWS, SAMPLES = 140, 1000
 FEATURES, HIDDEN, LABELS = 64, 256, 512
 MOVING = 4
 SHAPES: dict[str, tuple[int, ...]] = {
-    "conv140": (WINDOWS, SAMPLES), "tiny140": (WINDOWS, SAMPLES), "mlp512": (FEATURES,), "moving": (MOVING,),
+    "conv140": (WINDOWS, SAMPLES), "wide140": (WINDOWS, SAMPLES), "tiny140": (WINDOWS, SAMPLES), "mlp512": (FEATURES,),
+    "moving": (MOVING,),
 }  # fmt: skip
 CREATED = "2026-01-01T00:00:00+00:00"
 OPSET, IR = 20, 10
@@ -39,24 +41,34 @@ def rows(model: str, count: int, seed: int = 0) -> NDArray[np.float32]:
 
 def conv140(models: Path, version: int = 1) -> Path:
     """The bundle of conv140: x [batch, 140, 1000] to logits [batch, 140, 1]."""
+    return _convolutional(models, "conv140", version, 1)
+
+
+def wide140(models: Path, version: int = 1) -> Path:
+    """The bundle of wide140: conv140 with four times the channels, as large as a model must be for a GPU to matter."""
+    return _convolutional(models, "wide140", version, 4)
+
+
+def _convolutional(models: Path, name: str, version: int, width: int) -> Path:
     rng = np.random.default_rng(140)
+    layers = [(1 if not i else width * a, width * b, kernel, stride) for i, (a, b, kernel, stride) in enumerate(CONVOLUTIONS)]
+    last = layers[-1][1]
     weights: list[onnx.TensorProto] = [
-        _integers("to_windows", [-1, 1, SAMPLES]), _integers("to_sequences", [-1, WINDOWS, CONVOLUTIONS[-1][1]]),
+        _integers("to_windows", [-1, 1, SAMPLES]), _integers("to_sequences", [-1, WINDOWS, last]),
     ]  # fmt: skip
     nodes = [helper.make_node("Reshape", ["x", "to_windows"], ["h0"])]
-    for i, (channels, filters, kernel, stride) in enumerate(CONVOLUTIONS):
+    for i, (channels, filters, kernel, stride) in enumerate(layers):
         weights += _filters(rng, f"c{i}", filters, channels, kernel)
         pads = [kernel // 2, kernel // 2]
         nodes.append(
             helper.make_node("Conv", [f"h{i}", f"c{i}", f"c{i}_bias"], [f"z{i}"], f"conv{i}", strides=[stride], pads=pads)
         )
         nodes.append(helper.make_node("Relu", [f"z{i}"], [f"h{i + 1}"], f"relu{i}"))
-    last = CONVOLUTIONS[-1][1]
     weights += _filters(rng, "context", last, last, CONTEXT)
     weights += _filters(rng, "head", 1, last, 1)
     half = CONTEXT // 2
     nodes += [
-        helper.make_node("GlobalAveragePool", [f"h{len(CONVOLUTIONS)}"], ["pooled"]),
+        helper.make_node("GlobalAveragePool", [f"h{len(layers)}"], ["pooled"]),
         helper.make_node("Reshape", ["pooled", "to_sequences"], ["by_window"]),
         helper.make_node("Transpose", ["by_window"], ["by_channel"], perm=[0, 2, 1]),
         helper.make_node("Conv", ["by_channel", "context", "context_bias"], ["z"], "context", pads=[half, half]),
@@ -64,7 +76,7 @@ def conv140(models: Path, version: int = 1) -> Path:
         helper.make_node("Conv", ["h", "head", "head_bias"], ["out"], "head"),
         helper.make_node("Transpose", ["out"], ["logits"], perm=[0, 2, 1]),
     ]
-    return _bundle(models, "conv140", version, nodes, weights, ["batch", WINDOWS, 1])
+    return _bundle(models, name, version, nodes, weights, ["batch", WINDOWS, 1])
 
 
 def tiny140(models: Path, version: int = 1) -> Path:

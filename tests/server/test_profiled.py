@@ -3,7 +3,9 @@
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from cutpoint.errors import BadBundle, BadConfig
 from cutpoint.server.config import ServerConfig, server_config
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.runs.lanes import Lanes
+from cutpoint.server.runs.session import OnnxSession
 from cutpoint.server.serving.loading import Loading
 from cutpoint.server.serving.profiled import running_of, this_machine
 from profiles import profile
@@ -33,6 +36,41 @@ def test_without_a_profile_the_settings_of_the_server_hold() -> None:
     running = running_of(config(max_batch_rows=5, queue_delay_ms=1.5, lanes=3), "m/1", None)
     assert (running.batching.max_rows, running.batching.delay_s, running.wide) == (5, 0.0015, None)
     assert (running.provider.provider, running.provider.lanes) == ("cpu", 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [
+        ({}, 0),
+        ({"provider": "cuda"}, 2),
+        ({"provider": "cuda", "provider_option": ("devices=0,1",)}, 4),
+        ({"provider": "tensorrt"}, 2),
+        ({"provider": "cuda", "lanes": 3}, 0),  # who says how many knows better
+        ({"provider": "openvino"}, 0),
+    ],
+)
+def test_a_gpu_has_few_runs_at_a_time(settings: dict[str, object], runs: int) -> None:
+    assert running_of(config(**settings), "m/1", None).batching.max_running == runs
+
+
+def test_every_size_that_runs_are_padded_to_has_run_before_anybody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    run = OnnxSession.run
+
+    def seen(session: OnnxSession, inputs: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        sizes.append(len(inputs["x"]))
+        return run(session, inputs, **more)
+
+    monkeypatch.setattr(OnnxSession, "run", seen)
+    lanes = Lanes(1, time.perf_counter)
+    try:
+        Loading(config(provider_option=("batch_sizes=2,6",)), Metrics(), lanes).load(linear_bundle(tmp_path / "models"))
+    finally:
+        lanes.close(10)
+    assert {2, 6} <= set(sizes)
+    assert not {3, 4, 5} & set(sizes), "batches are checked as they will run"
 
 
 def test_a_profile_of_a_machine_like_this_is_applied(caplog: pytest.LogCaptureFixture) -> None:

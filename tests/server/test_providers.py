@@ -1,10 +1,11 @@
 """Providers: what each is given, and what is said where one cannot be had.
 
-No test machine has a GPU, so for CUDA and TensorRT a hand-written onnxruntime checks what it is given: these tests say that the
-documented options are passed, not that a GPU does as documented.
+Few test machines have a GPU, so for CUDA and TensorRT a hand-written onnxruntime checks what it is given: these tests say that
+the documented options are passed, not that a GPU does as documented. For CUDA `test_cuda.py` says that, where there is one.
 """
 
 import ctypes
+import gc
 import json
 import logging
 import threading
@@ -17,11 +18,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from bundles import linear_onnx
-from cutpoint.errors import BadBundle, BadConfig
+from cutpoint.errors import BadBundle, BadConfig, Overloaded
 from cutpoint.server.runs import graphs, providers, session
 from cutpoint.server.runs.provider_settings import ProviderSettings, provider_settings
 from cutpoint.server.runs.providers import check_provider
-from cutpoint.server.runs.session import OnnxSession
+from cutpoint.server.runs.session import Abort, OnnxSession
 
 CUDA, TENSORRT, OPENVINO, CPU = (
     f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "OpenVINO", "CPU")
@@ -177,6 +178,7 @@ X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
         ({"provider": "cuda", "batch_sizes": (0, 2)}, "increasing"),
         ({"provider": "cuda", "cuda_graphs": True}, "batch_sizes"),
         ({"provider": "tensorrt", "cuda_graphs": True, "batch_sizes": (1,)}, "the provider cuda"),
+        ({"provider": "cuda", "cuda_graphs": True, "batch_sizes": (1,), "shrink_above_mib": 1}, "shrink_above_mib must be 0"),
         ({"lanes": 0}, "lanes is 0"),
         ({"warp": 9}, "warp is not a known key"),
     ],
@@ -395,16 +397,22 @@ def test_graphs_are_recorded_a_batch_size_and_replayed_on_the_same_memory(instal
         x = np.asfortranarray(rng.normal(size=(rows, 4)).astype(np.float32))  # what is copied to a device is in C order
         first = served.run({"x": x})["y"]
         np.testing.assert_array_equal(first, x * 2)
-    plain, recorded = {"gpu_graph_id": "-1"}, {"bound": "1"}
+    plain, two, four = {"gpu_graph_id": "-1"}, {"gpu_graph_id": "2", "bound": "1"}, {"gpu_graph_id": "4", "bound": "1"}
     assert build.sessions[0].runs == [
-        ((2, 4), plain),
-        ((2, 4), {"gpu_graph_id": "2", **recorded}),
+        ((2, 4), plain), ((2, 4), two),  # recorded at once
+        ((2, 4), two),
         ((3, 4), plain),  # no size of a graph
-        ((4, 4), plain),
-        ((2, 4), {"gpu_graph_id": "2", **recorded}),
-        ((4, 4), {"gpu_graph_id": "4", **recorded}),
+        ((4, 4), plain), ((4, 4), four),
+        ((2, 4), two),
+        ((4, 4), four),
         ((3, 4), plain),
-    ]
+    ]  # fmt: skip
+
+
+def test_graphs_need_inputs_of_a_fixed_size(install: Callable[..., FakeBuild]) -> None:
+    install(CUDA).shape = ("batch", "window", 4)
+    with pytest.raises(BadConfig, match=r"batch_sizes is \(-1, -1, 4\); expected input 'x'"):
+        OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
 
 
 def test_an_answer_is_not_overwritten_by_the_next_replay(install: Callable[..., FakeBuild]) -> None:
@@ -419,11 +427,12 @@ def test_an_answer_is_not_overwritten_by_the_next_replay(install: Callable[..., 
 def test_a_session_with_graphs_has_one_run_at_a_time(install: Callable[..., FakeBuild]) -> None:
     build = install(CUDA)
     served = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
-    overlap = []
+    overlap, by = [], set()
 
     def count(fake: FakeSession) -> None:
         fake.running += 1
         overlap.append(fake.running)
+        by.add(threading.get_ident())
         threading.Event().wait(0.001)  # long enough for another to come in, were it let in
         fake.running -= 1
 
@@ -433,4 +442,150 @@ def test_a_session_with_graphs_has_one_run_at_a_time(install: Callable[..., Fake
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert overlap == [1] * 8
+    assert overlap == [1] * 9  # one of them records
+    assert len(by) == 1, "onnxruntime keeps a recording for the thread that made it"
+
+
+def test_the_thread_of_a_session_with_graphs_ends_with_it(install: Callable[..., FakeBuild]) -> None:
+    install(CUDA)
+    served = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
+    served.run(X)
+    captured = served._instances[0].captured
+    assert captured is not None
+    (thread,) = captured._thread._threads
+    del served, captured
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_recording_that_is_spoilt_is_tried_again(install: Callable[..., FakeBuild]) -> None:
+    build = install(CUDA)
+    served = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
+    fails = [False, True, True, False]  # the plain run, then its recording
+
+    def spoilt(fake: FakeSession) -> None:
+        if fails and fails.pop(0):
+            raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
+
+    build.before_run = spoilt
+    for _ in range(2):
+        np.testing.assert_array_equal(served.run(X)["y"], X["x"] * 2)
+    two = {"gpu_graph_id": "2", "bound": "1"}
+    assert build.sessions[0].runs == [((2, 4), {"gpu_graph_id": "-1"}), ((2, 4), two), ((2, 4), two)]
+
+
+def test_a_size_that_cannot_be_recorded_runs_without(
+    install: Callable[..., FakeBuild], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    build = install(CUDA)
+    served = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
+
+    def never(fake: FakeSession, binding: FakeBinding, options: Any) -> None:
+        raise RuntimeError("no capture")
+
+    monkeypatch.setattr(FakeSession, "run_with_iobinding", never)
+    for _ in range(3):
+        np.testing.assert_array_equal(served.run(X)["y"], X["x"] * 2)
+    assert build.sessions[0].runs == [((2, 4), {"gpu_graph_id": "-1"})] * 3
+    assert [message for message in caplog.messages if "no graph of 2 rows" in message] == [caplog.messages[-1]]
+
+
+def test_nobody_can_stop_a_recording(install: Callable[..., FakeBuild], monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime would keep what was recorded until then, and answer with half a graph."""
+    build = install(CUDA)
+    served = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
+    abort = Abort()
+    seen: list[bool] = []
+    real = FakeSession.run_with_iobinding
+
+    def leave(fake: FakeSession, binding: FakeBinding, options: Any) -> None:
+        abort.set()
+        seen.append(options.terminate)
+        real(fake, binding, options)
+
+    monkeypatch.setattr(FakeSession, "run_with_iobinding", leave)
+    served.run(X, abort=abort)
+    assert seen == [False]
+    assert len(build.sessions[0].runs) == 2
+
+
+def test_a_recording_waits_for_runs_and_runs_wait_for_it(
+    install: Callable[..., FakeBuild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever another thread allocates while a GPU records fails, and spoils the recording."""
+    build = install(CUDA)
+    plain = OnnxSession(MODEL, "cuda")
+    recorded = OnnxSession(MODEL, ProviderSettings(provider="cuda", batch_sizes=(2,), cuda_graphs=True))
+    inside, go_on, order = threading.Event(), threading.Event(), []
+
+    def hold(fake: FakeSession) -> None:
+        if fake is build.sessions[0]:
+            inside.set()
+            go_on.wait(30)
+            order.append("plain")
+
+    build.before_run = hold
+    real = FakeSession.run_with_iobinding
+
+    def record(fake: FakeSession, binding: FakeBinding, options: Any) -> None:
+        order.append("recorded")
+        real(fake, binding, options)
+
+    monkeypatch.setattr(FakeSession, "run_with_iobinding", record)
+    first, second, third = (threading.Thread(target=each.run, args=(X,)) for each in (plain, recorded, plain))
+    first.start()
+    assert inside.wait(30)
+    second.start()
+    while not graphs._gate._recorders:
+        threading.Event().wait(0.001)
+    third.start()
+    go_on.set()
+    for thread in (first, second, third):
+        thread.join(30)
+    assert order == ["plain", "recorded", "plain"]
+
+
+# Memory
+
+
+def test_a_gpu_keeps_its_memory_unless_told(install: Callable[..., FakeBuild]) -> None:
+    build = install(CUDA)
+    large = {"x": np.zeros((1200, 4096), np.float32)}  # more than 16 MiB
+    OnnxSession(MODEL, "cuda").run(large)
+    assert build.sessions[0].runs == [((1200, 4096), {})]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Available memory of 88637184 is smaller than requested bytes of 143360000",
+        "CUDA failure 2: out of memory ; GPU=0",
+    ],
+)
+def test_a_run_that_does_not_fit_in_the_memory_is_refused_and_the_next_one_runs(
+    install: Callable[..., FakeBuild], said: str
+) -> None:
+    build = install(CUDA)
+    served = OnnxSession(MODEL, ProviderSettings(provider="cuda", gpu_memory_mib=128))
+
+    def short(fake: FakeSession) -> None:
+        raise RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. {said}")
+
+    build.before_run = short
+    with pytest.raises(Overloaded, match=r"run of 2 rows .*device 0 \(gpu_memory_mib=128\)"):
+        served.run(X)
+    build.before_run = lambda fake: None
+    np.testing.assert_array_equal(served.run(X)["y"], X["x"] * 2)
+
+
+def test_another_error_of_a_gpu_stays_what_it_is(install: Callable[..., FakeBuild]) -> None:
+    build = install(CUDA)
+    served = OnnxSession(MODEL, "cuda")
+
+    def broken(fake: FakeSession) -> None:
+        raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+
+    build.before_run = broken
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        served.run(X)

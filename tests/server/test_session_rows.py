@@ -107,6 +107,13 @@ def test_rows_in_the_wrong_order_are_seen() -> None:
     assert row_invariance(Echo(lambda x: x[::-1]), ROWS, [2]) > 0.1
 
 
+def test_where_runs_are_padded_only_those_sizes_count() -> None:
+    session = Echo(lambda x: x + np.float32(0.25) * (len(x) == 8))
+    assert row_invariance(session, ROWS, [8, 3, 2], padding=(8,)) == 0.0
+    assert set(session.sizes) == {8}
+    assert row_invariance(session, ROWS, [8, 3, 2], padding=(4, 8)) == pytest.approx(0.25)
+
+
 def test_nan_is_like_nan_and_like_nothing_else() -> None:
     nan, infinite = np.float32(np.nan), np.float32(np.inf)
     assert row_invariance(Echo(lambda x: np.full_like(x, nan)), ROWS, [3]) == 0.0

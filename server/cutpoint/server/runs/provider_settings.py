@@ -25,6 +25,7 @@ _PRECISIONS: dict[ProviderName, tuple[str, ...]] = {
 }
 
 
+_SHRINK_MIB = 16.0
 # What a person may set by name; the others follow from the server's own settings or a profile.
 _LISTS = {"devices", "batch_sizes"}
 _OPTIONS = {*_LISTS, "precision", "tf32", "gpu_memory_mib", "shrink_above_mib", "cuda_graphs", "engine_cache"}
@@ -43,7 +44,7 @@ class ProviderSettings(Record):
         tf32: whether cuda may round float32 factors to 10 bits of mantissa. For tensorrt onnxruntime has no such option.
         gpu_memory_mib: what the arena of cuda may take of a device; 0 for all.
         shrink_above_mib: a run with larger inputs gives the memory that it took back to the system, which costs a CPU about
-            an eighth of the run's time; 0 for never.
+            an eighth of the run's time and a GPU nearly as much as the run; 0 for never. None for 16, and never on a GPU.
         batch_sizes: numbers of rows that runs are padded to, increasing: tensorrt builds its engine for them, cuda captures a
             graph of each.
         cuda_graphs: whether cuda captures graphs. All nodes must run on it, and every input but its rows be of a fixed size.
@@ -57,7 +58,7 @@ class ProviderSettings(Record):
     wide_threads: int = Field(default=0, ge=0, le=1024)
     tf32: bool = False
     gpu_memory_mib: int = Field(default=0, ge=0)
-    shrink_above_mib: float = Field(default=16.0, ge=0)
+    shrink_above_mib: float | None = Field(default=None, ge=0)
     batch_sizes: tuple[int, ...] = ()
     cuda_graphs: bool = False
     engine_cache: Path | None = None
@@ -78,6 +79,10 @@ class ProviderSettings(Record):
             raise ValueError(f"batch_sizes are {list(self.batch_sizes)}; expected 1 or more, increasing")
         if self.cuda_graphs and (self.provider != "cuda" or not self.batch_sizes):
             raise ValueError("cuda_graphs need the provider cuda and batch_sizes")
+        if self.cuda_graphs and self.shrink_above_mib:
+            raise ValueError(
+                "cuda_graphs keep the memory that they were recorded with; shrink_above_mib must be 0 or not given"
+            )
         return self
 
     @property
@@ -89,6 +94,17 @@ class ProviderSettings(Record):
     def on_cpu(self) -> bool:
         """Whether runs take cores, which lanes and wide runs share out."""
         return self.provider == "cpu" or (self.provider == "openvino" and self.instances == ("CPU",))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether runs use CUDA."""
+        return self.provider in ("cuda", "tensorrt")
+
+    @property
+    def shrinks_above(self) -> float:
+        """Bytes of inputs above which a run gives its memory back; infinite for never."""
+        mib = self.shrink_above_mib if self.shrink_above_mib is not None else 0.0 if self.on_gpu else _SHRINK_MIB
+        return mib * 2**20 or float("inf")
 
     @property
     def wide_cores(self) -> int:

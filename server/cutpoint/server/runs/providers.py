@@ -44,7 +44,9 @@ def check_provider(settings: ProviderSettings) -> None:
         for device in settings.instances:
             if device not in found:  # onnxruntime would run on its own CPU provider instead, and name OpenVINO's
                 raise BadConfig.of("device", device, f"one that OpenVINO finds on this machine: {', '.join(found)}")
-    if settings.provider in ("cuda", "tensorrt"):
+    if settings.on_gpu:
+        # 1.31 warns of every session that its new kind of provider is not there; what fails is raised as well.
+        ort.set_default_logger_severity(_FATAL)
         # The libraries that came as wheels are on no search path. What it prints shows with a model; stdout is not its own.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
@@ -94,8 +96,8 @@ def open_session(
 def run_options(settings: ProviderSettings, device: str, input_bytes: int) -> ort.RunOptions:
     """Options of one run: its own, since `terminate` is one of them."""
     options = ort.RunOptions()
-    if settings.shrink_above_mib and input_bytes > settings.shrink_above_mib * 2**20:
-        arena = f"gpu:{device}" if settings.provider in ("cuda", "tensorrt") else "cpu:0"
+    if input_bytes > settings.shrinks_above:
+        arena = f"gpu:{device}" if settings.on_gpu else "cpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
     return options
 

@@ -9,6 +9,7 @@ import numpy as np
 from cutpoint.errors import BadBundle
 from numpy.typing import NDArray
 
+from .cost import padded_size
 from .session import Session, TensorSpec
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -60,6 +61,7 @@ def row_invariance(
     example: Arrays,
     sizes: Sequence[int],
     *,
+    padding: tuple[int, ...] = (),
     limit_s: float = 2.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> float:
@@ -71,6 +73,7 @@ def row_invariance(
         session: what computes.
         example: a row or more for every input; real ones if there are.
         sizes: numbers of rows, the most important first.
+        padding: numbers of rows that runs are padded to, increasing, as they will be where requests share them.
         limit_s: no further size is begun after this, in seconds; the first one always is.
         clock: seconds, increasing.
 
@@ -82,16 +85,24 @@ def row_invariance(
     """
     started = clock()
     count = min(4, *(len(array) for array in example.values()))
-    alone = [session.run({name: array[i : i + 1] for name, array in example.items()}) for i in range(count)]
+
+    def padded(arrays: Arrays) -> dict[str, NDArray[Any]]:
+        rows = len(next(iter(arrays.values())))
+        wanted = padded_size(rows, padding)
+        found = session.run(pad_rows(arrays, wanted))
+        for name, array in found.items():
+            if array.ndim == 0 or len(array) != wanted:
+                raise BadBundle.of(f"output '{name}'", list(array.shape), f"{wanted} rows for {wanted} rows in")
+        return {name: array[:rows] for name, array in found.items()}
+
+    alone = [padded({name: array[i : i + 1] for name, array in example.items()}) for i in range(count)]
     largest = 0.0
     for turn, size in enumerate(sizes):
         if turn and clock() - started > limit_s:
             break
         order = (np.arange(size) + turn) % count
-        together = session.run({name: np.ascontiguousarray(array[order]) for name, array in example.items()})
+        together = padded({name: np.ascontiguousarray(array[order]) for name, array in example.items()})
         for name, found in together.items():
-            if found.ndim == 0 or len(found) != size:
-                raise BadBundle.of(f"output '{name}'", list(found.shape), f"{size} rows for {size} rows in")
             for i, row in enumerate(order):
                 largest = max(largest, _difference(found[i], alone[row][name][0]))
     return largest

@@ -3,17 +3,18 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-from cutpoint.errors import Aborted, BadBundle, BadConfig, BadRequest
+from cutpoint.errors import Aborted, BadBundle, BadConfig, BadRequest, Overloaded
 from cutpoint.wire import DATATYPES
 from numpy.typing import NDArray
 
-from .graphs import CapturedRuns
+from .graphs import CapturedRuns, using_gpu
 from .provider_settings import ProviderSettings, provider_settings
 from .providers import check_provider, open_session, run_options
 
@@ -23,6 +24,8 @@ _ONNX_TYPES = {
     "tensor(uint64)": "UINT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }  # fmt: skip
+# What onnxruntime says where memory is short: of its arena, of its limit, of the device.
+_NO_MEMORY = ("is smaller than requested bytes", "Failed to allocate memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,11 @@ class OnnxSession:
         self.settings = settings
         self._model = model
         profile = _profile(model) if settings.provider == "tensorrt" and settings.batch_sizes else None
-        self._instances = [_Instance(open_session(model, settings, each, profile=profile), each) for each in settings.instances]
+        with using_gpu() if settings.on_gpu else nullcontext():
+            self._instances = [
+                _Instance(open_session(model, settings, each, profile=profile), each, settings.on_gpu)
+                for each in settings.instances
+            ]
         self._wide: _Instance | None = None
         first = self._instances[0].session
         self.inputs = tuple(_spec(model, node) for node in first.get_inputs())
@@ -142,6 +149,7 @@ class OnnxSession:
         self._text = frozenset(spec.name for spec in self.inputs if spec.datatype == "BYTES")
         self._choosing = threading.Lock()
         if settings.cuda_graphs:
+            _check_fixed(model, {spec.name: spec.shape for spec in self.inputs})
             for instance in self._instances:
                 instance.captured = CapturedRuns(instance.session, int(instance.device), settings.batch_sizes)
 
@@ -182,6 +190,7 @@ class OnnxSession:
         Raises:
             Aborted: `abort` was set before the run's end.
             BadRequest: a text is not UTF-8.
+            Overloaded: the device has not the memory for it.
         """
         feed: dict[str, NDArray[Any]] = {}
         size = 0
@@ -207,7 +216,7 @@ class OnnxSession:
     ) -> dict[str, NDArray[Any]]:
         options = run_options(self.settings, instance.device, size)
         if abort is None:
-            return instance.outputs(feed, options)
+            return self._outputs(instance, feed, options)
 
         def stop() -> None:
             options.terminate = True
@@ -216,7 +225,7 @@ class OnnxSession:
         try:
             if abort.is_set:
                 raise Aborted("stopped before the run began")
-            return instance.outputs(feed, options)
+            return self._outputs(instance, feed, options)
         except Exception as error:
             if abort.is_set and "terminate flag" in str(error):
                 raise Aborted("the run was stopped: nobody waited for it any more") from None
@@ -224,12 +233,28 @@ class OnnxSession:
         finally:
             abort.unwatch(stop)
 
+    def _outputs(
+        self, instance: "_Instance", feed: dict[str, NDArray[Any]], options: ort.RunOptions
+    ) -> dict[str, NDArray[Any]]:
+        if not instance.on_gpu:
+            return instance.outputs(feed, options)
+        try:
+            return instance.outputs(feed, options)
+        except Exception as error:
+            if not any(said in str(error) for said in _NO_MEMORY):
+                raise
+            rows = len(next(iter(feed.values())))
+            of = f"device {instance.device}"
+            if self.settings.gpu_memory_mib:
+                of += f" (gpu_memory_mib={self.settings.gpu_memory_mib})"
+            raise Overloaded(f"a run of {rows} rows does not fit in the memory of {of}: send fewer at a time") from error
+
 
 class _Instance:
     """A session on a device, and how many runs it has at the moment."""
 
-    def __init__(self, session: ort.InferenceSession, device: str) -> None:
-        self.session, self.device, self.running = session, device, 0
+    def __init__(self, session: ort.InferenceSession, device: str, on_gpu: bool = False) -> None:
+        self.session, self.device, self.on_gpu, self.running = session, device, on_gpu, 0
         # What InferenceSession.run wraps; its checks, for cases that are not ours, are a tenth of a small model's run.
         self.direct: Any = getattr(session, "_sess", session)
         self.captured: CapturedRuns | None = None
@@ -239,6 +264,9 @@ class _Instance:
         """All outputs by name."""
         if self.captured is not None:
             return self.captured.run(feed, options)
+        if self.on_gpu:
+            with using_gpu():
+                return dict(zip(self._names, self.direct.run(self._names, feed, options), strict=True))
         return dict(zip(self._names, self.direct.run(self._names, feed, options), strict=True))
 
 
@@ -277,10 +305,15 @@ def _profile(model: Path) -> dict[str, tuple[int, ...]]:
     """The inputs' shapes by name; BadConfig where another axis than the rows is of no fixed size."""
     session = open_session(model, ProviderSettings(), "")
     shapes = {node.name: _spec(model, node).shape for node in session.get_inputs()}
+    _check_fixed(model, shapes)
+    return shapes
+
+
+def _check_fixed(model: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """BadConfig where another axis than the rows is of no fixed size."""
     for name, shape in shapes.items():
         if not shape or min(shape[1:], default=1) < 0:
             raise BadConfig.of("batch_sizes", shape, f"input '{name}' of {model} to be of a fixed size but for its rows")
-    return shapes
 
 
 def _spec(model: Path, node: Any) -> TensorSpec:

@@ -20,7 +20,7 @@ from ..monitoring.metrics import Metrics, observer
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher
 from ..runs.lanes import Lanes
-from ..runs.rows import example_rows, row_invariance
+from ..runs.rows import example_rows, pad_rows, row_invariance
 from ..runs.session import OnnxSession, Session
 from .profiled import running_of
 from .served import LOGITS, ServedModel
@@ -98,6 +98,8 @@ class Loading:
             speed = session.prepare(one, limit_s=_WARM_UP_S, wide=wide)
             self._wide[model.name] = speed.wide_s is not None
             model.batcher.learn(max(len(array) for array in one.values()), speed.narrow_s)
+            for size in model.batcher.batching.sizes if model.batcher.batchable else ():  # a graph of each is recorded now
+                session.run(pad_rows({name: array[:size] for name, array in rows.items()}, size))
         except CutpointError:
             raise
         except Exception as error:
@@ -112,7 +114,7 @@ class Loading:
     def _check_batches(self, model: ServedModel, session: Session, rows: Mapping[str, NDArray[Any]]) -> None:
         sizes = sorted({2, 3, model.batcher.batching.max_rows} - {1}, reverse=True)
         try:
-            apart = row_invariance(session, rows, sizes, limit_s=_INVARIANCE_S)
+            apart = row_invariance(session, rows, sizes, padding=model.batcher.batching.sizes, limit_s=_INVARIANCE_S)
         except BadBundle as error:
             # Answered row by row such a graph is right, and the batcher refuses to share out what is not a row each.
             log.warning("%s/%d: %s: requests that share a run will fail", model.name, model.version, error)

@@ -37,6 +37,8 @@ class Running:
 
 # Of a core: handing a run to a lane and getting the interpreter back takes about as much.
 _QUICK_S = 100e-6
+# On a GPU at a time, each: one computes while another's rows are copied. More of them would only be smaller ones.
+_GPU_RUNS = 2
 
 
 def this_machine() -> Machine:
@@ -59,6 +61,7 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
         Batching(
             max_rows=config.max_batch_rows, max_waiting_rows=config.max_waiting_rows, delay_s=config.queue_delay_ms / 1e3,
             sizes=provider.batch_sizes, quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
+            max_running=_GPU_RUNS * len(provider.instances) if provider.on_gpu and not config.lanes else 0,
         ),
     )  # fmt: skip
     if profile is None:
