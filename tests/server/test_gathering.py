@@ -74,7 +74,7 @@ def test_what_is_ready_at_one_moment_shares_a_run_and_each_gets_its_own_rows(pla
     for x, answer in zip(xs, asked.answers, strict=True):
         np.testing.assert_allclose(answer.outputs["logits"], alone.run({"x": x})["logits"], rtol=1e-6)
         assert answer.outputs["labels"].tolist() == [label.encode() for label in model.labels]
-        assert answer.outputs["decisions"].shape == answer.outputs["logits"].shape
+        assert answer.outputs["scores"].shape == answer.outputs["logits"].shape
     assert not asked.idle.waits
 
 
@@ -100,8 +100,9 @@ def test_models_and_outputs_that_differ_do_not_share_a_run(place: Workplace) -> 
     asked.take(foreign, x[:, :3])
     asked.take(m, x)
     asked.idle.do()
-    decided, raw = ["decisions", "labels", "logits", "scores"], ["labels", "logits", "scores"]
-    assert [sorted(answer.outputs) for answer in asked.answers] == [decided, ["logits"], decided, raw, decided]
+    every = ["labels", "logits", "scores"]
+    assert [sorted(answer.outputs) for answer in asked.answers] == [every, ["logits"], every, every, every]
+    assert [answer.outputs["logits"].shape[-1] for answer in asked.answers] == [len(m.labels)] * 3 + [2, len(m.labels)]
 
 
 def test_one_that_is_wrong_hurts_nobody_beside_it(place: Workplace) -> None:
