@@ -32,11 +32,16 @@ Declared = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's outputs, and the policy they were decided by (None where none was)."""
+    """One request's outputs, and the policy they were decided by (None where none was).
+
+    Attributes:
+        logits: of a model that is decided on, whether they are among the outputs or not.
+    """
 
     outputs: dict[str, NDArray[Any]]
     active: Active | None
     timing: Timing
+    logits: NDArray[np.float32] | None = None
 
 
 class Reply(Protocol):
@@ -290,7 +295,7 @@ class ServedModel:
         if not wanted or "scores" in wanted:
             outputs["scores"] = (probabilities if active is None else active.probabilities)(logits)
         outputs["labels"] = self._label_array
-        return Answer({name: outputs[name] for name in wanted or self.outputs if name in outputs}, active, timing)
+        return Answer({name: outputs[name] for name in wanted or self.outputs if name in outputs}, active, timing, logits)
 
     def _count(self, change: int) -> None:
         self._inflight.add(change)
