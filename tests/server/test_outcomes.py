@@ -394,10 +394,12 @@ def test_a_stream_answers_each_message_when_it_is_taken(client: Client, channel:
 
 def test_outcomes_are_counted_for_prometheus(server: ServerProcess, client: Client, fresh: str) -> None:
     def counts(name: str, **labels: str) -> dict[str, float]:
+        """Of the last scrape."""
         of = [f'{key}="{value}"' for key, value in ({"model": fresh} | labels).items()]
-        found = {line: value for line, value in server.metrics().items() if line.startswith(name + "{")}
+        found = {line: value for line, value in scraped.items() if line.startswith(name + "{")}
         return {line: value for line, value in found.items() if all(each in line for each in of)}
 
+    scraped = server.metrics()
     zero = counts("cutpoint_outcomes_total")
     assert len(zero) == 8 and set(zero.values()) == {0}  # both labels, both ways, before any outcome
     assert set(counts("cutpoint_outcomes_unmatched_total").values()) == {0}
@@ -409,6 +411,7 @@ def test_outcomes_are_counted_for_prometheus(server: ServerProcess, client: Clie
     for _ in range(2):
         client.report_outcomes(fresh, y, request_id="r", sampling="random", probability=0.5)
     client.report_outcomes(fresh, [[1, 1]], request_id="gone", sampling="all")
+    scraped = server.metrics()
     for i, label in enumerate("ab"):
         for predicted in (0, 1):
             for actual in (0, 1):

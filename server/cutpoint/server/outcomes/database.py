@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +30,21 @@ class Graph:
     labels: tuple[str, ...]
 
 
-def opened(path: Path, schema: str, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
+def opened(path: Path, schema: str, synchronous: Literal["FULL", "NORMAL"], settings: Sequence[str] = ()) -> sqlite3.Connection:
     """A database with this schema, several processes may have it open; BadConfig where that cannot be.
 
     Args:
         path: its file, made where it is missing; its folder likewise.
         schema: statements that do nothing the second time.
         synchronous: FULL: what is committed survives the machine; NORMAL: the process.
+        settings: "name=value" each, of this connection; that of the pages' size is of a new file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_S)
         try:
+            for setting in settings:
+                db.execute(f"PRAGMA {setting}")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={synchronous}")
             db.executescript(schema)

@@ -10,7 +10,6 @@ from ..protocol.inference import Keep
 from ..serving.models import Models
 from ..serving.served import Answer, ServedModel
 from .counters import OutcomeCounters
-from .database import Graph
 from .decisions import GATHER_S, DecisionLog
 from .reports import Reports
 from .store import OutcomeStore
@@ -58,8 +57,7 @@ def _keeper(log: DecisionLog) -> Keep:
     def keep(model: ServedModel, name: str, first_row: int, answer: Answer, decided: bool) -> None:
         if answer.logits is not None:
             policy = answer.active.policy.version if decided and answer.active is not None else 0
-            graph = Graph(model.name, model.version, model.bundle.digest, model.labels)
-            log.keep(graph, name, first_row, answer.logits, policy)
+            log.keep(model.graph, name, first_row, answer.logits, policy)
 
     return keep
 

@@ -252,7 +252,7 @@ class _Message:
             model = self._models.get(self._request.model, self._request.model_version)
             model.require_labels()
             active = 0 if model.active is None else model.active.policy.version
-            self._served = Graph(model.name, model.version, model.bundle.digest, model.labels), active
+            self._served = model.graph, active
         return self._served
 
     def _cuts(self, graph: Graph, policy: int) -> NDArray[np.float32] | None:

@@ -84,7 +84,7 @@ class OutcomeService:
                 raise
             return known[0]
         model.require_labels()
-        return Graph(model.name, model.version, model.bundle.digest, model.labels)
+        return model.graph
 
     def _count(self, name: str, added: Added, misses: list[Miss]) -> None:
         for graph, counted in added.counted.items():

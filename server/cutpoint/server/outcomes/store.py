@@ -81,14 +81,14 @@ class Counted:
 
     def add(self, labels: NDArray[Any], new: NDArray[np.bool_]) -> None:
         """Count the entries of one row that are `new`."""
-        for i in np.flatnonzero(new & (labels["decided"] != UNLABELLED)):
-            self.outcomes[i, labels["decided"][i], labels["target"][i]] += 1
+        (i,) = (new & (labels["decided"] != UNLABELLED)).nonzero()
+        self.outcomes[i, labels["decided"][i], labels["target"][i]] += 1
         self.weigh(labels, new)
 
     def weigh(self, labels: NDArray[Any], new: NDArray[np.bool_]) -> None:
         """Count those whose sampling is `new`."""
-        for i in np.flatnonzero(new & (labels["decided"] != UNLABELLED) & (labels["target"] == 1)):
-            self.recallable[i, labels["decided"][i]] += labels["weight"][i]
+        (i,) = (new & (labels["decided"] != UNLABELLED) & (labels["target"] == 1)).nonzero()
+        self.recallable[i, labels["decided"][i]] += labels["weight"][i]
 
 
 @dataclass(frozen=True)

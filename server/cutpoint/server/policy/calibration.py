@@ -15,7 +15,6 @@ from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
 from ..monitoring.metrics import Metrics
-from ..outcomes.database import Graph
 from ..outcomes.pool import collect
 from ..outcomes.store import OutcomeStore, time_range
 from ..port.rpc import Rpc, client_stream, pooled
@@ -170,9 +169,8 @@ class CalibrationService:
             found = request.WhichOneof("part") or "empty"
             raise BadRequest.of("calibrate message", found, "none after a header that asks for the outcomes kept")
         collection = Collection(model.labels, self._max_bytes)
-        graph = Graph(model.name, model.version, model.bundle.digest, model.labels)
         collect(
-            self._outcomes, graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling
+            self._outcomes, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling
         )  # fmt: skip
         return collection.data()
 

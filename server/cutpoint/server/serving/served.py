@@ -15,6 +15,7 @@ from cutpoint.wire import datatype_of, encode_raw
 from numpy.typing import NDArray
 
 from ..monitoring.metrics import Metrics, ModelCounters
+from ..outcomes.database import Graph
 from ..policy.policies import Active
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher, Outputs, Ticket, Timing
@@ -62,6 +63,7 @@ class ServedModel:
 
     Attributes:
         requests: how many are being answered.
+        graph: whose logits it answers.
         shadow: what is scored beside it, and counted but not answered.
         statistics: what Triton's clients ask for.
     """
@@ -74,6 +76,7 @@ class ServedModel:
         self.session, self.batcher = session, batcher
         self.inputs = {spec.name: spec for spec in session.inputs}
         self.labels = _labels(bundle, session.outputs)
+        self.graph = Graph(bundle.name, bundle.version, bundle.digest, self.labels)
         self._checks_finite = bundle.manifest is not None
         self._metrics = metrics
         self._queue = metrics.queue.labels(self.name)
