@@ -110,7 +110,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_sent(given: di
     ("sampling", "probability", "text"),
     [
         ("some", None, "sampling is 'some'; expected one of unknown, all, alerted, random, alerted_and_random"),
-        ("random", None, "probability is None; expected more than 0 and at most 1, with sampling random"),
+        ("random", None, "probability is None; expected 1e-06 to 1, with sampling random"),
         ("alerted_and_random", 0, "probability is 0; expected"), ("random", float("nan"), "probability is nan"),
         ("all", 0.5, "probability is 0.5; expected none, with sampling all"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cutpoint.server.outcomes.database import Graph
-from cutpoint.server.outcomes.store import LABEL, REQUESTED, SCORED, Entry, OutcomeStore
+from cutpoint.server.outcomes.store import LABEL, REQUESTED, SCORED, Entry, Kept, OutcomeStore
 
 GRAPH = Graph("linear", 1, "0" * 64, ("a", "b"))
 OTHER = Graph("linear", 2, "1" * 64, ("a", "b"))
@@ -37,8 +37,13 @@ def fates(store: OutcomeStore, *entries: Entry, replace: bool = False) -> list[s
     return [fate for fate, _ in store.add(entries, replace=replace).fates]
 
 
+def chunks_of(store: OutcomeStore, graph: Graph = GRAPH, since_s: float = 0.0, until_s: float = float("inf")) -> list[Kept]:
+    with store.snapshot() as snapshot:
+        return list(snapshot.kept(graph, since_s, until_s))
+
+
 def kept(store: OutcomeStore, graph: Graph = GRAPH) -> np.ndarray:
-    chunks = [chunk.labels for chunk in store.kept(graph)]
+    chunks = [chunk.labels for chunk in chunks_of(store, graph)]
     return np.concatenate(chunks) if chunks else np.zeros((0, len(graph.labels)), LABEL)
 
 
@@ -122,7 +127,7 @@ def test_any_order_comes_to_the_same(tmp_path: Path) -> None:
         for start in range(0, len(entries), 7):
             total += store.add(entries[start : start + 7]).counted[GRAPH].outcomes
         rows = sorted(
-            zip([key for chunk in store.kept(GRAPH) for _, key, _ in chunk.groups], kept(store)["target"].tolist(), strict=True)
+            zip([key for chunk in chunks_of(store) for _, key, _ in chunk.groups], kept(store)["target"].tolist(), strict=True)
         )  # by key
         found.append((rows, total.tolist()))
         store.close()
@@ -146,9 +151,9 @@ def test_what_was_taken_is_there_after_the_file_is_opened_again(tmp_path: Path) 
 
 def test_only_the_time_asked_for_is_read(store: OutcomeStore) -> None:
     store.add([entry(f"{i}", (1, 0), decided_s=float(i)) for i in range(10)])
-    rows = [key for chunk in store.kept(GRAPH, 3.0, 6.0) for _, key, _ in chunk.groups]
+    rows = [key for chunk in chunks_of(store, GRAPH, 3.0, 6.0) for _, key, _ in chunk.groups]
     assert rows == [b"3", b"4", b"5"]
-    assert list(store.kept(GRAPH, 100.0)) == list(store.kept(OTHER)) == []
+    assert chunks_of(store, GRAPH, 100.0) == chunks_of(store, OTHER) == []
 
 
 def test_the_oldest_are_dropped_first_and_not_counted_any_more(tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_the_oldest_are_dropped_first_and_not_counted_any_more(tmp_path: Path) -
         store.add([entry(f"{i}", (1, 0), graph=graph) for i in range(start, start + 500)])
     rows = store.rows()
     assert rows == {("linear", 1, "0" * 64): len(kept(store)), ("linear", 2, "1" * 64): len(kept(store, OTHER))}
-    newest = [int(key) for chunk in store.kept(OTHER) for _, key, _ in chunk.groups]
+    newest = [int(key) for chunk in chunks_of(store, OTHER) for _, key, _ in chunk.groups]
     assert sorted(newest) == list(range(20_000 - len(newest), 20_000))
     assert 1000 < sum(rows.values()) < 20_000
     store.close()
@@ -184,3 +189,12 @@ def test_many_at_a_time_count_each_once(tmp_path: Path) -> None:
     assert stores[0].rows() == stores[1].rows() == {("linear", 1, "0" * 64): 200}
     for store in stores:
         store.close()
+
+
+def test_a_snapshot_stays_as_it_is(store: OutcomeStore) -> None:
+    store.add([entry("one", (1, 0))])
+    with store.snapshot() as snapshot:
+        assert sum(len(chunk.labels) for chunk in snapshot.kept(GRAPH)) == 1
+        store.add([entry("two", (1, 0), weight=9.0)])
+        assert sum(len(chunk.labels) for chunk in snapshot.kept(GRAPH)) == 1
+    assert len(kept(store)) == 2

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from cutpoint.client import Client, Outcomes
 from cutpoint.errors import BadRequest, ModelNotFound
-from cutpoint.server.outcomes.reports import MOST_OUTCOMES
+from cutpoint.oip import inference_pb2 as oip
+from cutpoint.server.outcomes.form import MOST_OUTCOMES
 from cutpoint.v1 import outcome_pb2 as v1
 from processes import ServerProcess
 from scipy.stats import binomtest
@@ -308,9 +309,9 @@ NAN = float("nan")
         ({"outcomes": []}, "outcomes is 0 of them; expected 1 to 10000"),
         ({"outcomes": [requested()] * (MOST_OUTCOMES + 1)}, "outcomes is 10001 of them"),
         ({"sampling": 9}, "sampling is 9; expected SAMPLING_UNKNOWN, SAMPLING_ALL"),
-        ({"sampling": v1.SAMPLING_RANDOM}, "probability is 0.0; expected more than 0 and at most 1, with SAMPLING_RANDOM"),
-        ({"sampling": v1.SAMPLING_ALERTED_AND_RANDOM, "probability": 1.5}, "probability is 1.5; expected more than 0"),
-        ({"sampling": v1.SAMPLING_RANDOM, "probability": NAN}, "probability is nan; expected more than 0"),
+        ({"sampling": v1.SAMPLING_RANDOM}, "probability is 0.0; expected 1e-06 to 1, with SAMPLING_RANDOM"),
+        ({"sampling": v1.SAMPLING_ALERTED_AND_RANDOM, "probability": 1.5}, "probability is 1.5; expected 1e-06 to 1"),
+        ({"sampling": v1.SAMPLING_RANDOM, "probability": NAN}, "probability is nan; expected 1e-06 to 1"),
         ({"sampling": v1.SAMPLING_ALL, "probability": 0.5}, "probability is 0.5; expected 0, with SAMPLING_ALL"),
         ({"probability": NAN}, "probability is nan; expected 0, with SAMPLING_UNKNOWN"),
         ({"outcomes": [requested(), v1.Outcome(positive=["a"])]}, r"outcomes\[1\] is without a decision"),
@@ -422,3 +423,35 @@ def test_outcomes_are_counted_for_prometheus(server: ServerProcess, client: Clie
             assert weight == 2 * ((scores.decisions[:, i] == predicted) & (y[:, i] == 1)).sum()
     assert counts("cutpoint_outcomes_unmatched_total", reason="unknown_request").popitem()[1] == 1
     assert list(counts("cutpoint_outcome_pool_rows").values()) == [100]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("cutpoint_decision", {"int64_param": 5}, "parameter 'cutpoint_decision' is 5; expected text"),
+        ("cutpoint_decision", {}, "parameter 'cutpoint_decision' is empty; expected text"),
+        ("cutpoint_first_row", {"string_param": "1"}, "parameter 'cutpoint_first_row' is 1; expected a whole number from 0"),
+        ("cutpoint_first_row", {"int64_param": -1}, "parameter 'cutpoint_first_row' is -1; expected a whole number from 0"),
+    ],
+)
+def test_a_decisions_name_is_text_and_its_first_row_a_number(
+    channel: grpc.Channel, name: str, value: dict[str, Any], text: str
+) -> None:
+    request = oip.ModelInferRequest(model_name="uncalibrated", raw_input_contents=[bytes(16)])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    request.parameters[name].CopyFrom(oip.InferParameter(**value))
+    with pytest.raises(grpc.RpcError, match=text) as refused:
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request.SerializeToString(), timeout=60)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_decision_may_have_another_name_than_its_request(client: Client, channel: grpc.Channel, calibrated: str) -> None:
+    for name, first_row in (("claims", 0), ("claims", 2), ("", 0)):
+        request = oip.ModelInferRequest(model_name=calibrated, id="id", raw_input_contents=[bytes(32)])
+        request.inputs.add(name="x", datatype="FP32", shape=[2, 4])
+        request.parameters["cutpoint_decision"].string_param = name
+        request.parameters["cutpoint_first_row"].int64_param = first_row
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request.SerializeToString(), timeout=60)
+    assert client.report_outcomes(calibrated, np.ones((4, 2)), request_id="claims", sampling="all").taken == 4
+    done = client.report_outcomes(calibrated, np.ones((1, 2)), request_id="id", sampling="all")
+    assert dict(done.unmatched_reasons) == {"unknown_request": 1}

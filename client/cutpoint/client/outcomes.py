@@ -156,8 +156,8 @@ class Asked:
         if self.sampling not in _SAMPLINGS:
             raise BadInput.of("sampling", repr(self.sampling), "one of " + ", ".join(_SAMPLINGS))
         if self.sampling.endswith("random"):
-            if self.probability is None or not 0 < self.probability <= 1:
-                raise BadInput.of("probability", self.probability, f"more than 0 and at most 1, with sampling {self.sampling}")
+            if self.probability is None or not 1e-6 <= self.probability <= 1:
+                raise BadInput.of("probability", self.probability, f"1e-06 to 1, with sampling {self.sampling}")
         elif self.probability is not None:
             raise BadInput.of("probability", self.probability, f"none, with sampling {self.sampling}")
 

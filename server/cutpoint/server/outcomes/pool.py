@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from ..policy.collection import Collection
 from .database import Graph
-from .store import Kept, OutcomeStore
+from .store import Kept, Snapshot
 
 
 def collect(
-    store: OutcomeStore,
+    kept: Snapshot,
     graph: Graph,
     into: Collection,
     *,
@@ -25,7 +25,7 @@ def collect(
     for nothing. The others are weighed by the inverse of their probability, and not at all where it is the same for all.
 
     Args:
-        store: of outcomes.
+        kept: outcomes.
         graph: whose logits are wanted.
         into: of the same labels.
         since_s: decisions from this time on, seconds since 1970.
@@ -36,7 +36,7 @@ def collect(
         Uncalibratable: nothing is left.
     """
     rows, labelled, least, most, windowed = 0, 0, np.inf, -np.inf, False
-    for chunk in store.kept(graph, since_s, until_s):
+    for chunk in kept.kept(graph, since_s, until_s):
         weights = _weights(chunk, any_sampling)
         usable = weights[weights > 0]
         rows, labelled = rows + len(weights), labelled + len(usable)
@@ -46,7 +46,7 @@ def collect(
     if not labelled:
         raise Uncalibratable(_nothing(graph, rows))
     codes: dict[tuple[int, bytes, int], int] = {}
-    for i, chunk in enumerate(store.kept(graph, since_s, until_s)):
+    for i, chunk in enumerate(kept.kept(graph, since_s, until_s)):
         weights = _weights(chunk, any_sampling)
         # NaN is of labels without an outcome, which are left out.
         logits = np.nan_to_num(chunk.labels["logit"], nan=0.0, posinf=np.inf, neginf=-np.inf)

@@ -1,6 +1,5 @@
 """From a message to what it says of decisions that are known: checked, matched, weighed."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,10 @@ from ..policy.policies import PolicyStore
 from ..serving.models import Models
 from .database import Graph
 from .decisions import Decision, DecisionLog
+from .form import check_form
 from .store import LABEL, REQUESTED, SCORED, Entry, OutcomeStore
 
-MOST_OUTCOMES = 10_000
-_LONGEST_KEY = 1000
-
 T = TypeVar("T", Decision, Entry)
-
-_FIXED = (v1.SAMPLING_UNKNOWN, v1.SAMPLING_ALL, v1.SAMPLING_ALERTED)
-_RANDOM = (v1.SAMPLING_RANDOM, v1.SAMPLING_ALERTED_AND_RANDOM)
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Reports:
             BadRequest: it is wrong, whatever is known; the message names the field.
             ModelNotFound: there is no such model.
         """
-        _check(request)
+        check_form(request)
         message = _Message(request, self._models, self._policies)
         found = self._requested(request)
         matched = Matched()
@@ -117,16 +111,17 @@ class Reports:
         keys = {each.requested.request_id for each in request.outcomes if each.WhichOneof("decision") == "requested"}
         if not keys:
             return {}
-        if not self._models.states(request.model) and not self._models.served(request.model):
+        found: dict[str, list[Decision]] = {key: [] for key in keys}
+        if self._decisions is not None:
+            self._decisions.flush()
+            found = {key: self._decisions.find(request.model, key) for key in keys}
+            missing = [key for key, decisions in found.items() if not decisions]
+            if missing and self._patience_s:
+                time.sleep(self._patience_s)  # another worker may have answered just now
+                found |= {key: self._decisions.find(request.model, key) for key in missing}
+        # A model that is gone may still have decided; of one that never was, it is better said than "unknown request".
+        if not any(found.values()) and request.model not in (*self._models.names(), *self._store.models()):
             raise ModelNotFound(f"Request for unknown model: '{request.model}' is not found")
-        if self._decisions is None:
-            return {key: [] for key in keys}
-        self._decisions.flush()
-        found = {key: self._decisions.find(request.model, key) for key in keys}
-        missing = [key for key, decisions in found.items() if not decisions]
-        if missing and self._patience_s:
-            time.sleep(self._patience_s)  # another worker may have answered just now
-            found |= {key: self._decisions.find(request.model, key) for key in missing}
         return found
 
 
@@ -285,49 +280,6 @@ class _Message:
                     raise _Miss("unknown_label", f"label {label[:100]!r}; {version} has {known}")
                 targets[place] = target
         return targets
-
-
-def _check(request: v1.ReportOutcomesRequest) -> None:
-    """What can be said of a message without looking anything up."""
-    if not request.model:
-        raise BadRequest.of("model", "empty", "the name of a model")
-    if not 1 <= len(request.outcomes) <= MOST_OUTCOMES:
-        raise BadRequest.of("outcomes", f"{len(request.outcomes)} of them", f"1 to {MOST_OUTCOMES}")
-    sampling, probability = request.sampling, request.probability
-    if sampling not in v1.Sampling.values():
-        raise BadRequest.of("sampling", sampling, ", ".join(v1.Sampling.keys()))
-    if sampling in _RANDOM and not 0 < probability <= 1:
-        raise BadRequest.of("probability", probability, f"more than 0 and at most 1, with {v1.Sampling.Name(sampling)}")
-    if sampling in _FIXED and probability != 0:
-        raise BadRequest.of("probability", probability, f"0, with {v1.Sampling.Name(sampling)}")
-    for place, outcome in enumerate(request.outcomes):
-        _check_outcome(f"outcomes[{place}]", outcome)
-
-
-def _check_outcome(name: str, outcome: v1.Outcome) -> None:
-    kind = outcome.WhichOneof("decision")
-    if kind is None:
-        raise BadRequest.of(name, "without a decision", "requested or scored")
-    key, of = (outcome.requested.request_id, "request_id") if kind == "requested" else (outcome.scored.key, "key")
-    if not 1 <= len(key.encode()) <= _LONGEST_KEY:
-        found = f"{len(key.encode())} bytes" if key else "empty"
-        raise BadRequest.of(f"{name}.{kind}.{of}", found, f"1 to {_LONGEST_KEY} bytes of text")
-    if kind == "scored" and not (math.isfinite(outcome.scored.time_s) and 0 <= outcome.scored.time_s < 1e12):
-        raise BadRequest.of(f"{name}.scored.time_s", outcome.scored.time_s, "seconds since 1970, or 0 for now")
-    if outcome.targets:
-        if outcome.positive or outcome.negative:
-            raise BadRequest.of(f"{name}.targets", "given beside names", "targets, or names of labels")
-        wrong = set(outcome.targets) - {0, 1, UNLABELLED}
-        if wrong:
-            raise BadRequest.of(f"{name}.targets", min(wrong), f"0, 1, or {UNLABELLED} for not known")
-        if not set(outcome.targets) - {UNLABELLED}:
-            raise BadRequest.of(f"{name}.targets", "all not known", "at least one label that is known")
-        return
-    if not outcome.positive and not outcome.negative:
-        raise BadRequest.of(name, "without labels", "positive or negative labels, or targets")
-    both = set(outcome.positive) & set(outcome.negative)
-    if both:
-        raise BadRequest.of(f"{name}.positive and .negative", repr(min(both)[:100]), "each label in one of them")
 
 
 def _window(of: v1.Requested) -> int:

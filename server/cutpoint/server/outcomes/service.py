@@ -61,7 +61,8 @@ class OutcomeService:
         graph = self._graph(request.model, request.model_version)
         since_s, until_s = time_range(request)
         confirmed = Confirmed(len(graph.labels))
-        confirmed.add_all(chunk.labels for chunk in self._store.kept(graph, since_s, until_s))
+        with self._store.snapshot() as snapshot:
+            confirmed.add_all(chunk.labels for chunk in snapshot.kept(graph, since_s, until_s))
         response = v1.GetOutcomeSummaryResponse(model=graph.model, model_version=str(graph.version), rows=confirmed.rows)
         for i, label in enumerate(graph.labels):
             (tn, fn), (fp, tp) = confirmed.counts[i].tolist()

@@ -5,8 +5,10 @@ workers share the file; the oldest rows are dropped first.
 """
 
 import math
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +116,25 @@ class Kept:
     windowed: bool
 
 
+class Snapshot:
+    """The store as it was when this was first read from. For one thread."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Read by `db`, which is in a transaction."""
+        self._db = db
+
+    def kept(self, graph: Graph, since_s: float = 0.0, until_s: float = math.inf) -> Iterator[Kept]:
+        """The rows of a graph that were decided from `since_s` on and before `until_s`, some at a time."""
+        of = (graph.model, graph.version, graph.digest)
+        found = self._db.execute("SELECT id FROM graph WHERE model=? AND version=? AND digest=?", of).fetchone()
+        if found is None:
+            return
+        cursor = self._db.execute(_RANGE, (found[0], since_s, until_s))
+        while rows := cursor.fetchmany(_CHUNK):
+            labels = np.frombuffer(b"".join(row[4] for row in rows), LABEL).reshape(len(rows), -1)
+            yield Kept(labels, [row[:3] for row in rows], any(row[3] >= 0 for row in rows))
+
+
 class OutcomeStore:
     """The outcomes of all models of one server. Safe to call from any thread."""
 
@@ -122,12 +143,14 @@ class OutcomeStore:
         self._max_bytes = max_bytes
         self._path = folder / "outcomes.sqlite3"
         self._db = opened(self._path, _SCHEMA, "FULL")
-        self._lock = threading.Lock()
+        self._reading_db = opened(self._path, "", "FULL")  # so that a look need not wait until something is on disk
+        self._lock, self._reading = threading.Lock(), threading.Lock()
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, self._reading:
             self._db.close()
+            self._reading_db.close()
 
     def add(self, entries: Sequence[Entry], *, replace: bool = False) -> Added:
         """Take entries, in their order, each label of each once; on disk when this returns.
@@ -156,44 +179,43 @@ class OutcomeStore:
 
     def find(self, model: str, key: bytes, row: int, window: int) -> list[Entry]:
         """What is kept of a row of a request, of any version of a model."""
-        with self._lock:
-            rows = self._db.execute(
+        with self._reading:
+            rows = self._reading_db.execute(
                 "SELECT graph, decided_s, outcome.labels FROM outcome JOIN graph ON graph.id = graph "
                 "WHERE key=? AND kind=? AND row=? AND window=? AND model=?",
                 (key, REQUESTED, row, window, model),
             ).fetchall()
             return [
-                Entry(graph_of(self._db, number), REQUESTED, key, row, window, decided_s, np.frombuffer(labels, LABEL))
+                Entry(graph_of(self._reading_db, number), REQUESTED, key, row, window, decided_s, np.frombuffer(labels, LABEL))
                 for number, decided_s, labels in rows
             ]
 
     def graphs(self, model: str, version: int) -> list[Graph]:
         """The graphs of a model version of which there are outcomes, the newest first."""
-        with self._lock:
-            rows = self._db.execute(
+        with self._reading:
+            rows = self._reading_db.execute(
                 "SELECT id FROM graph WHERE model=? AND version=? ORDER BY id DESC", (model, version)
             ).fetchall()
-            return [graph_of(self._db, number) for (number,) in rows]
+            return [graph_of(self._reading_db, number) for (number,) in rows]
+
+    def models(self) -> set[str]:
+        """The models of which there are outcomes."""
+        with self._reading:
+            return {name for (name,) in self._reading_db.execute("SELECT DISTINCT model FROM graph")}
 
     def rows(self) -> dict[tuple[str, int, str], int]:
         """How many rows are kept, by model, version and digest."""
-        with self._lock:
-            rows = self._db.execute("SELECT model, version, digest, rows FROM graph").fetchall()
+        with self._reading:
+            rows = self._reading_db.execute("SELECT model, version, digest, rows FROM graph").fetchall()
         return {(model, version, digest): count for model, version, digest, count in rows}
 
-    def kept(self, graph: Graph, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Kept]:
-        """The rows of a graph that were decided from `since_s` on and before `until_s`, some at a time, as of this moment."""
-        db = opened(self._path, "", "FULL")  # a reader of its own: it takes its time, and holds nobody back
+    @contextmanager
+    def snapshot(self) -> Iterator["Snapshot"]:
+        """What is kept at this moment, to be read in its own time, holding nobody back."""
+        db = opened(self._path, "", "FULL")
         try:
             db.execute("BEGIN")
-            of = (graph.model, graph.version, graph.digest)
-            found = db.execute("SELECT id FROM graph WHERE model=? AND version=? AND digest=?", of).fetchone()
-            if found is None:
-                return
-            cursor = db.execute(_RANGE, (found[0], since_s, until_s))
-            while rows := cursor.fetchmany(_CHUNK):
-                labels = np.frombuffer(b"".join(row[4] for row in rows), LABEL).reshape(len(rows), -1)
-                yield Kept(labels, [row[:3] for row in rows], any(row[3] >= 0 for row in rows))
+            yield Snapshot(db)
         finally:
             db.close()
 

@@ -169,9 +169,8 @@ class CalibrationService:
             found = request.WhichOneof("part") or "empty"
             raise BadRequest.of("calibrate message", found, "none after a header that asks for the outcomes kept")
         collection = Collection(model.labels, self._max_bytes)
-        collect(
-            self._outcomes, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling
-        )  # fmt: skip
+        with self._outcomes.snapshot() as kept:
+            collect(kept, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling)
         return collection.data()
 
     def _switch(self, caller: str, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
