@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from cutpoint.client.outcome_files import read_outcomes
 from cutpoint.client.outcomes import Asked
 from cutpoint.errors import BadConfig, BadData, BadInput, BadRequest
 from cutpoint.v1 import outcome_pb2 as v1
-from processes import ServerProcess, cutpoint
+from processes import ENVIRONMENT, ROOT, ServerProcess, cutpoint
 
 ALL = Asked("m", "2", "all", None, False)
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -285,7 +288,7 @@ def test_a_summary_says_why_there_is_no_recall(client: Client, client_server: Se
     client.calibrate(fresh, "max_fbeta=1", inputs=X, targets=Y)
     client.report_outcomes(fresh, [[1, 0]], keys=["k"], logits=[[9, 9]], sampling="alerted")
     done = cutpoint("outcomes", "summary", fresh, "--server", client_server.target)
-    assert "a: no recall: no positive outcome is of a review that would have seen misses" in done.stdout
+    assert "a: no recall: no positive outcome is of a review that has seen what did not alert" in done.stdout
     assert "b: no recall: no outcome was positive" in done.stdout
 
 
@@ -365,3 +368,32 @@ def test_errors_say_where_among_many(client: Client, fresh: str) -> None:
     with pytest.raises(BadRequest, match=r"targets from row 1000 on: outcomes\[400\].scored.key is 2000 bytes"):
         client.report_outcomes(fresh, np.ones((1500, 2)), keys=keys, logits=logits, sampling="all")
     assert client.outcome_summary(fresh).rows == 1000
+
+
+def test_the_page_on_outcomes_runs(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs/outcomes.md").read_text()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 4)).astype(np.float32)
+    y = (x[:, :2] + rng.normal(size=(600, 2)) > 1.5).astype(np.uint8)
+    y[599, 0] = 0
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    (tmp_path / "reviewed.csv").write_text("request_id,row,label,outcome\ntuesday,599,a,0\n")
+    client.calibrate(fresh, "max_fbeta=1", inputs=x, targets=y)
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = program.replace("127.0.0.1:8001", client_server.target).replace('"mine"', f'"{fresh}"')
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "3 0 []" and done.stdout.splitlines()[-1] == "outcomes 500"
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for command in commands.splitlines():
+        words = [fresh if word == "mine" else word for word in command.split()]
+        ran = cutpoint(*words[1:], "--server", client_server.target, cwd=tmp_path)
+        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+    assert client.outcome_summary(fresh).rows == 1100
