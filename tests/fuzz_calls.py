@@ -16,6 +16,7 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server.app import _rpcs
 from cutpoint.server.config import ServerConfig
 from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.outcomes.keeping import keeping
 from cutpoint.server.policy.policies import PolicyStore
 from cutpoint.server.port.health import Readiness
 from cutpoint.server.port.rpc import Handler, handlers
@@ -177,7 +178,9 @@ def in_process(models: Path, **settings: Any) -> Iterator[InProcess]:
         stack.callback(pool.shutdown)
         readiness = Readiness(("inference.GRPCInferenceService",))
         readiness.set(True)
-        yield InProcess(handlers(_rpcs(config, served, catalogue, store, metrics, readiness, pool), metrics, lambda call: None))
+        kept = stack.enter_context(keeping(config, served, store, metrics.outcomes, several=False))
+        rpcs = _rpcs(config, served, catalogue, store, metrics, readiness, pool, kept)
+        yield InProcess(handlers(rpcs, metrics, lambda call: None))
 
 
 class OverGrpc:

@@ -15,6 +15,7 @@ from cutpoint.bundle import POLICY_FILE
 from cutpoint.calibration import ScoreHistogram
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
+from cutpoint.v1 import outcome_pb2 as outcome
 from cutpoint.v1 import signal_pb2 as signals
 from cutpoint.wire import encode_input, tensor_of
 from grpc_health.v1 import health_pb2
@@ -23,6 +24,7 @@ from onnx import TensorProto, helper
 from signal_bundles import signal_bundle
 
 OIP, CALIBRATION, SIGNAL = "/inference.GRPCInferenceService/", "/cutpoint.v1.CalibrationService/", "/cutpoint.v1.SignalService/"
+OUTCOME = "/cutpoint.v1.OutcomeService/"
 INFER, STREAM, CALIBRATE = f"{OIP}ModelInfer", f"{OIP}ModelStreamInfer", f"{CALIBRATION}Calibrate"
 # What may be answered to nonsense. UNAVAILABLE: to RepositoryModelLoad without explicit control; ABORTED: a policy's
 # compare-and-set; FAILED_PRECONDITION: no policy, or a bundle that cannot be served.
@@ -41,9 +43,13 @@ EXPECTED = frozenset(
 # What goes to the disk, or answers with all that was ever calibrated, is tried a tenth as often.
 _SLOW = {
     CALIBRATE, f"{CALIBRATION}ListPolicies", f"{CALIBRATION}ActivatePolicy", f"{OIP}RepositoryModelLoad",
-    f"{OIP}RepositoryModelUnload", f"{SIGNAL}ScoreSignal",
+    f"{OIP}RepositoryModelUnload", f"{SIGNAL}ScoreSignal", f"{OUTCOME}ReportOutcomes", f"{OUTCOME}StreamOutcomes",
+    f"{OUTCOME}GetOutcomeSummary",
 }  # fmt: skip
-STREAMS = {STREAM, CALIBRATE, f"{SIGNAL}ScoreSignal", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
+STREAMS = {
+    STREAM, CALIBRATE, f"{SIGNAL}ScoreSignal", f"{OUTCOME}StreamOutcomes",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,22 @@ def seeds(region: str) -> list[tuple[str, tuple[Any, ...]]]:
     )
     samples = signals.SignalRequest(chunk=np.arange(400, dtype=np.float32).tobytes())
     counts = signals.SignalRequest(chunk=np.arange(400, dtype=np.int16).tobytes(), channels=1)
+    asked = request("calibrated", {"x": np.ones((2, 4), np.float32)}, id="asked")
+    requested = outcome.ReportOutcomesRequest(
+        model="calibrated", sampling="SAMPLING_RANDOM", probability=0.5,
+        outcomes=[
+            outcome.Outcome(requested=outcome.Requested(request_id="asked", row=1), positive=["a"], negative=["b"]),
+            outcome.Outcome(requested=outcome.Requested(request_id="asked"), targets=b"\x01\xff"),
+        ],
+    )  # fmt: skip
+    kept = outcome.Scored(key="k", logits=[1.0, -1.0], policy_version=1, time_s=5.0)
+    by_score = outcome.ReportOutcomesRequest(model="calibrated", outcomes=[outcome.Outcome(scored=kept, negative=["a"])])
+    from_outcomes = v1.CalibrateRequest(
+        header=v1.CalibrateHeader(
+            model="calibrated", objective="max_fbeta=1", outcomes=v1.KeptOutcomes(since_s=1, until_s=1e10, any_sampling=True)
+        )
+    )
+    summed = outcome.GetOutcomeSummaryRequest(model="calibrated", since_s=1, until_s=1e10)
     reflect = reflection_pb2.ServerReflectionRequest
     load, unload = oip.RepositoryModelLoadRequest, oip.RepositoryModelUnloadRequest
     unary = {
@@ -181,6 +203,9 @@ def seeds(region: str) -> list[tuple[str, tuple[Any, ...]]]:
         (f"{OIP}RepositoryModelLoad", (load(model_name="coming"),)),
         (f"{OIP}RepositoryModelUnload", (unload(model_name="coming"),)),
         (CALIBRATE, (header, scored, scored)), (CALIBRATE, (guaranteed, weighed)), (CALIBRATE, (header, histogram)),
+        (INFER, (asked,)), (f"{OUTCOME}ReportOutcomes", (requested,)), (f"{OUTCOME}ReportOutcomes", (by_score,)),
+        (f"{OUTCOME}StreamOutcomes", (requested, by_score)), (f"{OUTCOME}GetOutcomeSummary", (summed,)),
+        (CALIBRATE, (from_outcomes,)),
         (f"{CALIBRATION}ListPolicies", (v1.ListPoliciesRequest(model="calibrated"),)),
         (f"{CALIBRATION}GetPolicy", (v1.GetPolicyRequest(model="calibrated", version=1),)),
         (f"{CALIBRATION}ActivatePolicy", (v1.ActivatePolicyRequest(model="calibrated", version=1, expected_active=1),)),

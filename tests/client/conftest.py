@@ -8,7 +8,7 @@ from bundles import linear_bundle, simple_onnx
 from cutpoint.client import Client
 from processes import ServerProcess, serving
 
-FRESH = tuple(f"fresh-{i}" for i in range(20))
+FRESH = tuple(f"fresh-{i}" for i in range(28))
 _names = iter(FRESH)
 
 

@@ -297,7 +297,10 @@ def test_errors_are_one_line(client_server: ServerProcess, fresh: str, data: Pat
         (("score", data, "--model", fresh, "--rows", tmp_path / "rows.npy"), "rows.npy is a pickled object array"),
         (("policy", "calibrate", fresh, "max_fbeta=1", "--data", tmp_path / "unlabelled.npz"), "keys is no y; expected labels"),
         (("policy", "calibrate", fresh, "best=1", "--data", data), "objective is 'best=1'"),
-        (("policy", "calibrate", fresh, "max_fbeta=1"), "--data and --histogram is not given; expected one of them"),
+        (
+            ("policy", "calibrate", fresh, "max_fbeta=1"),
+            "--data and --histogram is not given; expected one of them, or --from-outcomes",
+        ),
         (("policy", "calibrate", fresh, "max_fbeta=1", "--data", data, "--histogram", data), "is both given; expected one of"),
         (("policy", "calibrate", fresh, "max_fbeta=1", "--histogram", data), "data.npz: histogram is"),
         (("policy", "calibrate", fresh, "max_fbeta=1", "--histogram", tmp_path / "no"), "no (no such file); expected a file"),

@@ -37,7 +37,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert "Start with: cutpoint demo" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "score", "policy"])
+@pytest.mark.parametrize("command", ["serve", "score", "policy", "outcomes"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = cutpoint(command, "--help")
     assert done.returncode == 0, done.stderr
@@ -114,6 +114,7 @@ def test_commands_match_the_documented_extras() -> None:
             "export",
             "histogram",
             "import",
+            "outcomes",
             "policy",
             "report",
             "score",

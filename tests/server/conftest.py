@@ -10,7 +10,7 @@ from bundles import linear_bundle, linear_onnx, mean_onnx, nan_onnx, simple_onnx
 from cutpoint.client import Client
 from processes import ServerProcess, serving
 
-FRESH = tuple(f"fresh-{i}" for i in range(90))
+FRESH = tuple(f"fresh-{i}" for i in range(125))
 
 
 @pytest.fixture(scope="session")

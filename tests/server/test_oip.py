@@ -132,7 +132,8 @@ def test_health_check_and_watch_are_serving(channel: grpc.Channel) -> None:
 def test_reflection_lists_and_describes_what_is_served(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     assert set(database.get_services()) == {
-        OIP, V1, "cutpoint.v1.SignalService", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+        OIP, V1, "cutpoint.v1.SignalService", "cutpoint.v1.OutcomeService", "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
     }  # fmt: skip
     pool = DescriptorPool(database)
     request = GetMessageClass(pool.FindMessageTypeByName("inference.ModelInferRequest"))(model_name="m")

@@ -98,7 +98,10 @@ def test_only_probes_are_open() -> None:
 
 
 def test_what_changes_decisions_is_not_for_who_scores() -> None:
-    for word in ("Calibrate", "ActivatePolicy", "RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryRegister"):
+    for word in (
+        "Calibrate", "ActivatePolicy", "ReportOutcomes", "RepositoryModelLoad", "RepositoryModelUnload",
+        "SystemSharedMemoryRegister",
+    ):  # fmt: skip
         assert [role for method, role in NEEDS.items() if method.endswith("/" + word)] not in ([""], ["score"])
 
 

@@ -3,6 +3,12 @@
 from .aio import AioClient as AioClient
 from .client import Client as Client
 from .connection import Connection as Connection
+from .outcomes import FromOutcomes as FromOutcomes
+from .outcomes import LabelOutcomes as LabelOutcomes
+from .outcomes import Outcomes as Outcomes
+from .outcomes import OutcomeSummary as OutcomeSummary
+from .outcomes import Reported as Reported
+from .outcomes import UnmatchedOutcome as UnmatchedOutcome
 from .results import Calibration as Calibration
 from .results import PolicySummary as PolicySummary
 from .results import Scores as Scores

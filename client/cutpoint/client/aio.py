@@ -11,12 +11,14 @@ from cutpoint.calibration.policy import Policy
 from cutpoint.errors import Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
+from cutpoint.v1 import outcome_pb2
 from numpy.typing import ArrayLike
 
-from . import calibration, methods, signals, streaming
+from . import calibration, methods, outcome_stream, outcomes, signals, streaming
 from .client import TIMEOUT_S
 from .connection import Channel, Connection
 from .inference import Asked
+from .outcomes import FromOutcomes, Outcomes, OutcomeSummary, Reported, Sampling
 from .results import Calibration, PolicySummary, Scores
 
 
@@ -101,11 +103,12 @@ class AioClient:
         input_name: str = "x",
         outputs: Sequence[str] = (),
         priority: int = 0,
+        request_id: str = "",
         most_in_flight: int = streaming.IN_FLIGHT,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Scores]:
         """As `Client.stream`, for `async for`; batches may come from an asynchronous iterator, and are read in this loop."""
-        asked = Asked(model, version, input_name, outputs, priority)
+        asked = Asked(model, version, input_name, outputs, priority, request_id)
         requests = streaming.AioRequests(asked, batches, most_in_flight)
         return self._stream(requests, streaming.Answers(asked), timeout_s)
 
@@ -158,6 +161,7 @@ class AioClient:
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
         histograms: Sequence[bytes] = (),
+        from_outcomes: FromOutcomes | None = None,
         weights: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         delta: float | None = None,
@@ -179,7 +183,7 @@ class AioClient:
             min_positives=min_positives, shrink=shrink, fallback=fallback, author=author, activate=activate,
             allow_undecided=allow_undecided,
         )  # fmt: skip
-        labelled = calibration.Labelled(targets, inputs, logits, histograms, weights, groups)
+        labelled = calibration.Labelled(targets, inputs, logits, histograms, weights, groups, from_outcomes)
         requests = calibration.calibrate_requests(header, labelled)
         return calibration.calibration_of(await self._call(methods.CALIBRATE, requests, timeout_s))
 
@@ -215,6 +219,64 @@ class AioClient:
             expected_active=expected_active,
         )
         return int((await self._call(methods.ACTIVATE_POLICY, request, timeout_s)).previous)
+
+    async def report_outcomes(
+        self,
+        model: str,
+        targets: ArrayLike,
+        *,
+        sampling: Sampling,
+        probability: float | None = None,
+        request_id: str | Sequence[str] | None = None,
+        rows: ArrayLike | None = None,
+        windows: ArrayLike | None = None,
+        keys: Sequence[str] | None = None,
+        logits: ArrayLike | None = None,
+        labels: Sequence[str] = (),
+        policy_version: int = 0,
+        times_s: ArrayLike | None = None,
+        version: str | int = "",
+        replace: bool = False,
+        timeout_s: float | None = None,
+    ) -> Reported:
+        """As `Client.report_outcomes`."""
+        asked = outcomes.Asked(model, str(version), sampling, probability, replace)
+        given = Outcomes(targets, request_id, rows, windows, keys, logits, labels, policy_version, times_s)
+        reported = Reported()
+        for message, of in asked.messages(given):
+            with outcomes.naming(of):
+                reported.add(await self._call(methods.REPORT_OUTCOMES, message, timeout_s), of)
+        return reported
+
+    def stream_outcomes(
+        self,
+        model: str,
+        batches: Iterable[Outcomes] | AsyncIterable[Outcomes],
+        *,
+        sampling: Sampling,
+        probability: float | None = None,
+        version: str | int = "",
+        replace: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Reported]:
+        """As `Client.stream_outcomes`, for `async for`; batches may come from an asynchronous iterator, read in this loop."""
+        asked = outcomes.Asked(model, str(version), sampling, probability, replace)
+        return outcome_stream.aio_stream(self._channel, asked, batches, timeout_s)
+
+    async def outcome_summary(
+        self,
+        model: str,
+        *,
+        version: str | int = "",
+        since_s: float | None = None,
+        until_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> OutcomeSummary:
+        """As `Client.outcome_summary`."""
+        request = outcome_pb2.GetOutcomeSummaryRequest(
+            model=model, model_version=str(version), since_s=since_s, until_s=until_s
+        )
+        return outcomes.summary_of(await self._call(methods.GET_OUTCOME_SUMMARY, request, timeout_s))
 
     async def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
         for attempt in self._channel.attempts(method, timeout_s):

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import array_of, rows_of
 from .inference import rows_per_request
+from .outcomes import FromOutcomes
 from .results import Calibration, PolicySummary
 
 _LOGITS_BYTES = 4 << 20
@@ -26,7 +27,7 @@ _LOGITS_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a calibration is made from: exactly one of inputs, logits and histograms, and what belongs to its rows."""
+    """What a calibration is made from: exactly one of inputs, logits, histograms and outcomes, and what belongs to its rows."""
 
     targets: ArrayLike | None = None
     inputs: ArrayLike | None = None
@@ -34,6 +35,7 @@ class Labelled:
     histograms: Sequence[bytes] = ()
     weights: ArrayLike | None = None
     groups: ArrayLike | None = None
+    outcomes: FromOutcomes | None = None
 
 
 def calibrate_header(
@@ -78,11 +80,16 @@ def calibrate_header(
 def calibrate_requests(header: v1.CalibrateHeader, labelled: Labelled) -> Iterator[v1.CalibrateRequest]:
     """Header and chunks of a calibration; arrays are checked before anything is sent."""
     given = [labelled.inputs is not None, labelled.logits is not None, len(labelled.histograms) > 0]
-    if sum(given) != 1:
+    if sum(given) + (labelled.outcomes is not None) != 1:
         raise BadInput(
-            "calibrate takes either inputs, to be scored by the server, or logits, scored before, or histograms; "
-            "one of them, not two, not none"
+            "calibrate takes either inputs, to be scored by the server, or logits, scored before, or histograms, or outcomes "
+            "that the server keeps (from_outcomes); one of them, not two, not none"
         )
+    if labelled.outcomes is not None:
+        if any(part is not None for part in (labelled.targets, labelled.weights, labelled.groups)):
+            raise BadInput("calibrate takes no targets, weights or groups beside outcomes: they are kept with them")
+        header.outcomes.CopyFrom(labelled.outcomes.message())
+        return iter((v1.CalibrateRequest(header=header),))
     if len(labelled.histograms):
         return itertools.chain((v1.CalibrateRequest(header=header),), _histograms(labelled))
     if header.HasField("guarantee") and labelled.weights is not None:

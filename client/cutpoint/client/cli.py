@@ -1,4 +1,4 @@
-"""`cutpoint score` and `cutpoint policy`: the client on the command line."""
+"""`cutpoint score`, `policy` and `outcomes`: the client on the command line."""
 
 import io
 from pathlib import Path
@@ -17,6 +17,8 @@ from .client import Client
 from .difference import difference
 from .follow import followable
 from .options import connected
+from .outcome_commands import Since, Until, outcomes_app, seconds
+from .outcomes import FromOutcomes
 from .results import Scores
 
 _OBJECTIVES = (
@@ -28,6 +30,7 @@ _OBJECTIVES = (
 app = typer.Typer()
 policy_app = typer.Typer(help="List, show, compare, make and activate a running server's policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy", epilog="Example: cutpoint policy list bearings")
+app.add_typer(outcomes_app, name="outcomes", epilog="Example: cutpoint outcomes summary bearings")
 
 ModelVersion = Annotated[str, typer.Option(help="Version of the model (default: the server's).")]
 Rows = Annotated[Path | None, typer.Option(help="A .npy of row indices to use (default: all rows).")]
@@ -42,13 +45,14 @@ def score(
     model: Annotated[str, typer.Option(help="Name of the model.")],
     version: ModelVersion = "",
     rows: Rows = None,
+    request_id: Annotated[str, typer.Option(help="Under which the server keeps its decisions, to report outcomes of.")] = "",
     out: Annotated[Path | None, typer.Option(help="Write logits, scores, decisions, labels, rows here (.npz).")] = None,
 ) -> None:
     """Score data against a running server and show the alerts per label."""
     dataset = read_dataset(data)
     chosen = _chosen(dataset, rows)
     x = dataset.x if rows is None else dataset.x[chosen]  # all rows are read from the file as they are sent
-    scores = client.score(model, x, version=version)
+    scores = client.score(model, x, version=version, request_id=request_id)
     _print_scores(scores)
     if out is not None:
         _write_scores(out, scores, chosen)
@@ -128,6 +132,14 @@ def calibrate_policy(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Instead: what `cutpoint histogram` wrote; repeatable, they are added."),
     ] = None,
+    from_outcomes: Annotated[
+        bool, typer.Option("--from-outcomes", help="Instead: the outcomes that the server keeps, see `cutpoint outcomes`.")
+    ] = False,
+    since: Since = "",
+    until: Until = "",
+    any_sampling: Annotated[
+        bool, typer.Option("--any-sampling", help="With --from-outcomes: also those that do not say how they were chosen.")
+    ] = False,
     delta: Annotated[
         float | None, typer.Option(help="Guarantee: the bound holds for new data, but with this probability (0.05, say).")
     ] = None,
@@ -147,7 +159,15 @@ def calibrate_policy(
     version: ModelVersion = "",
 ) -> None:
     """Choose new thresholds on the server from labelled data. Exit code 1 where it was asked to activate and did not."""
-    sources = _labelled(data, rows, histogram or [], by_group)
+    kept = FromOutcomes(seconds("since", since), seconds("until", until), any_sampling)
+    if not from_outcomes and kept != FromOutcomes():
+        raise BadConfig.of("--since, --until and --any-sampling", "given", "--from-outcomes with them")
+    if not from_outcomes:
+        sources = _labelled(data, rows, histogram or [], by_group)
+    elif data is not None or rows is not None or histogram:
+        raise BadConfig.of("--from-outcomes", "given beside data", "one of --data, --histogram and --from-outcomes")
+    else:
+        sources = {"from_outcomes": kept}
     done = client.calibrate(
         model, objective, **sources, delta=delta, simultaneous=simultaneous, by_group=by_group, calibrator=calibrator,
         min_positives=min_positives, shrink=shrink, fallback=fallback, version=version, author=author, activate=activate,
@@ -163,7 +183,8 @@ def calibrate_policy(
 def _labelled(data: Path | None, rows: Path | None, histograms: list[Path], by_group: bool) -> dict[str, Any]:
     """What to calibrate from, as `Client.calibrate` takes it."""
     if (data is None) == (not histograms):
-        raise BadConfig.of("--data and --histogram", "both given" if data else "not given", "one of them")
+        found = "both given" if data else "not given"
+        raise BadConfig.of("--data and --histogram", found, "one of them, or --from-outcomes")
     if data is None:
         if rows is not None:
             raise BadConfig.of("--rows", "given", "--data with it: a histogram has no rows to choose from")

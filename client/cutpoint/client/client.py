@@ -10,11 +10,13 @@ from cutpoint.calibration.policy import Policy
 from cutpoint.errors import Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
+from cutpoint.v1 import outcome_pb2
 from numpy.typing import ArrayLike
 
-from . import calibration, methods, signals, streaming
+from . import calibration, methods, outcome_stream, outcomes, signals, streaming
 from .connection import Channel, Connection
 from .inference import Asked
+from .outcomes import FromOutcomes, Outcomes, OutcomeSummary, Reported, Sampling
 from .results import Calibration, PolicySummary, Scores
 
 TIMEOUT_S = 60.0
@@ -100,7 +102,7 @@ class Client:
             outputs: which of "logits", "scores", "decisions" and "labels" to send back; empty for all. A decision is counted
                 in the server's metrics when it is asked for.
             priority: among waiting requests smaller ones go first; give what can wait a larger one.
-            request_id: sent with each request, and back.
+            request_id: sent with each request, and back; the server keeps what it decided under it, for `report_outcomes`.
             timeout_s: deadline of each request.
 
         Raises:
@@ -126,6 +128,7 @@ class Client:
         input_name: str = "x",
         outputs: Sequence[str] = (),
         priority: int = 0,
+        request_id: str = "",
         most_in_flight: int = streaming.IN_FLIGHT,
         timeout_s: float | None = None,
     ) -> Iterator[Scores]:
@@ -142,6 +145,8 @@ class Client:
             input_name: as for `score`.
             outputs: as for `score`.
             priority: as for `score`.
+            request_id: under which the server keeps what it decided, for `report_outcomes`; rows are counted over all batches.
+                Empty to keep nothing.
             most_in_flight: how many batches may be without an answer.
             timeout_s: deadline of the whole stream; none by default.
 
@@ -149,7 +154,7 @@ class Client:
             CutpointError: as for `score`, "batch 3: ..." where the fault is in one, counted from 0. It ends the stream; nothing
                 is sent twice.
         """
-        asked = Asked(model, version, input_name, outputs, priority)
+        asked = Asked(model, version, input_name, outputs, priority, request_id)
         requests = streaming.Requests(asked, batches, most_in_flight)
         return self._stream(requests, streaming.Answers(asked), timeout_s)
 
@@ -227,6 +232,7 @@ class Client:
         inputs: ArrayLike | None = None,
         logits: ArrayLike | None = None,
         histograms: Sequence[bytes] = (),
+        from_outcomes: FromOutcomes | None = None,
         weights: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         delta: float | None = None,
@@ -252,7 +258,8 @@ class Client:
                 are known: enough for `alert_rate_at_most`.
             inputs: [row, ...] to be scored by the server; or
             logits: [row, ..., label], scored before; or
-            histograms: bytes of `ScoreHistogram.to_bytes()`, from any number of machines.
+            histograms: bytes of `ScoreHistogram.to_bytes()`, from any number of machines; or
+            from_outcomes: the outcomes that the server keeps, `FromOutcomes()` for all of them: nothing is sent.
             weights: [row], how many rows each stands for.
             groups: [row] integers or text: rows of one group are not independent of each other.
             delta: asks for a guarantee: bounds that hold for new data but with this probability.
@@ -279,7 +286,7 @@ class Client:
             min_positives=min_positives, shrink=shrink, fallback=fallback, author=author, activate=activate,
             allow_undecided=allow_undecided,
         )  # fmt: skip
-        labelled = calibration.Labelled(targets, inputs, logits, histograms, weights, groups)
+        labelled = calibration.Labelled(targets, inputs, logits, histograms, weights, groups, from_outcomes)
         requests = calibration.calibrate_requests(header, labelled)
         return calibration.calibration_of(self._call(methods.CALIBRATE, requests, timeout_s))
 
@@ -317,6 +324,122 @@ class Client:
             expected_active=expected_active,
         )
         return int(self._call(methods.ACTIVATE_POLICY, request, timeout_s).previous)
+
+    def report_outcomes(
+        self,
+        model: str,
+        targets: ArrayLike,
+        *,
+        sampling: Sampling,
+        probability: float | None = None,
+        request_id: str | Sequence[str] | None = None,
+        rows: ArrayLike | None = None,
+        windows: ArrayLike | None = None,
+        keys: Sequence[str] | None = None,
+        logits: ArrayLike | None = None,
+        labels: Sequence[str] = (),
+        policy_version: int = 0,
+        times_s: ArrayLike | None = None,
+        version: str | int = "",
+        replace: bool = False,
+        timeout_s: float | None = None,
+    ) -> Reported:
+        """Tell the server what became of its decisions. When it returns, the server has it on disk.
+
+        Safe to repeat, and repeated by itself where an answer was lost: each label of a decision is counted once. Sent in
+        messages of 1000; of an error, those before it are taken.
+
+        Args:
+            model: name.
+            targets: [outcome] for one label, or [outcome, label]: 0, 1, and -1, 255 or NaN for not known, which may follow. Of
+                whole rows of windows [row, window, label].
+            sampling: how the decisions came to be looked at: "all" of them, those that "alerted", at "random" whatever was
+                decided, "alerted_and_random": all alerts and some of the rest, or "unknown". Recall and thresholds come from
+                what is known of misses: not from "alerted" and "unknown".
+            probability: with which each was drawn, for the two that are random; of the second those that did not alert.
+            request_id: that they were scored with, one for all or one for each; or
+            keys: the caller's own name for each, by which it is counted once, with `logits`.
+            rows: [outcome] row of what was scored, from 0; None for 0, 1, 2 ... of one request, or row 0 of several.
+            windows: [outcome] window of the row, of models of windows.
+            logits: [outcome, label], or [outcome] for one label, as they were answered; NaN where one is not kept.
+            labels: whose targets they are; empty for all of the model's, in its order.
+            policy_version: that decided, with `logits`; 0 for the one that is active now.
+            times_s: when it was decided, seconds since 1970, with `logits`; None for now.
+            version: of the model; empty for whichever decided, or with `logits` the server's default.
+            replace: take another outcome of a decision in place of the one that is kept, which else is a conflict.
+            timeout_s: deadline of each message.
+
+        Returns:
+            How many were taken, and those that fit no decision, each with a reason.
+
+        Raises:
+            BadInput: what is given does not fit together, or not the model.
+            ModelNotFound: no such model or version.
+        """
+        asked = outcomes.Asked(model, str(version), sampling, probability, replace)
+        given = Outcomes(targets, request_id, rows, windows, keys, logits, labels, policy_version, times_s)
+        reported = Reported()
+        for message, of in asked.messages(given):
+            with outcomes.naming(of):
+                reported.add(self._call(methods.REPORT_OUTCOMES, message, timeout_s), of)
+        return reported
+
+    def stream_outcomes(
+        self,
+        model: str,
+        batches: Iterable[Outcomes],
+        *,
+        sampling: Sampling,
+        probability: float | None = None,
+        version: str | int = "",
+        replace: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[Reported]:
+        """Tell the server what became of decisions as it comes to be known, over one stream.
+
+        Each batch is answered, in order, when the server has it on disk. Batches are read in a thread of gRPC's, as fast as the
+        server takes them. Leaving the loop ends the stream; nothing is sent twice, but what was not answered may be.
+
+        Args:
+            model: name.
+            batches: without end, if you like. What this raises is raised here.
+            sampling: as for `report_outcomes`, as are the rest.
+            probability: with which each was drawn.
+            version: of the model.
+            replace: correct what is kept otherwise.
+            timeout_s: deadline of the whole stream; none by default.
+
+        Raises:
+            CutpointError: as for `report_outcomes`. It ends the stream; what was answered before it stays.
+        """
+        asked = outcomes.Asked(model, str(version), sampling, probability, replace)
+        return outcome_stream.stream(self._channel, asked, batches, timeout_s)
+
+    def outcome_summary(
+        self,
+        model: str,
+        *,
+        version: str | int = "",
+        since_s: float | None = None,
+        until_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> OutcomeSummary:
+        """What the outcomes say that the server keeps: counts by label, confirmed precision and recall.
+
+        Args:
+            model: name.
+            version: empty for the server's default.
+            since_s: of decisions from this time on, seconds since 1970; None for all.
+            until_s: and before this one.
+            timeout_s: deadline of the call.
+
+        Raises:
+            ModelNotFound: no such model or version.
+        """
+        request = outcome_pb2.GetOutcomeSummaryRequest(
+            model=model, model_version=str(version), since_s=since_s, until_s=until_s
+        )
+        return outcomes.summary_of(self._call(methods.GET_OUTCOME_SUMMARY, request, timeout_s))
 
     def _call(self, method: methods.Method, request: Any, timeout_s: float | None, wait_for_ready: bool = False) -> Any:
         for attempt in self._channel.attempts(method, timeout_s):

@@ -58,7 +58,7 @@ class Asked:
         input_name: the graph's input.
         outputs: which of logits, scores, decisions and labels; empty for all that there are.
         priority: 0 for the server's default.
-        request_id: for the server's log.
+        request_id: by which outcomes of the decisions are reported later.
     """
 
     model: str
@@ -83,13 +83,17 @@ class Asked:
         def parts() -> Iterator[Part]:
             for start in range(0, len(array), rows):
                 some = array[start : start + rows]
-                yield Part(start, start + len(some), len(array), self._message(some, self.request_id))
+                yield Part(start, start + len(some), len(array), self._message(some, self.request_id, None, start))
 
         return parts()
 
-    def whole(self, x: Any, request_id: str) -> bytes:
-        """One request with all of `x`."""
-        return self._message(self._rows(x)[:], request_id)
+    def whole(self, x: Any, number: int, first_row: int) -> tuple[bytes, int]:
+        """One request of a stream with all of `x`, and how many rows that is; the first of them is `first_row` of the stream.
+
+        Its id is its number in the stream; what was decided is kept under the stream's own name, where it has one.
+        """
+        rows = self._rows(x)[:]
+        return self._message(rows, str(number), self.request_id, first_row), len(rows)
 
     def scores_of(self, responses: Sequence[oip.ModelInferResponse]) -> Scores:
         """The results of one array's requests as one.
@@ -127,8 +131,8 @@ class Asked:
             raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "real numbers, [row, ...] with at least one row")
         return array
 
-    def _message(self, some: NDArray[Any], request_id: str) -> bytes:
-        """A ModelInferRequest with these rows as float32.
+    def _message(self, some: NDArray[Any], request_id: str, decision: str | None, first_row: int) -> bytes:
+        """A ModelInferRequest with these rows as float32; the server keeps its answer as `decision`, None for under its id.
 
         Protobuf would copy the rows twice, into the message and out of it; here they are written once, behind the rest.
         """
@@ -138,6 +142,8 @@ class Asked:
         if request_id:
             name = request_id.encode()
             parts += (_ID_TAG, _varint(len(name)), name)
+            if decision is not None or first_row:
+                parts.append(_kept(decision, first_row if decision != "" else 0))
         parts += (_RAW_TAG, _varint(rows.nbytes), rows.data)
         return b"".join(parts)
 
@@ -152,6 +158,17 @@ def _head(model: str, version: str, input_name: str, shape: tuple[int, ...], out
     if priority:
         head.parameters["priority"].uint64_param = priority
     return head.SerializeToString()
+
+
+@functools.lru_cache(256)
+def _kept(decision: str | None, first_row: int) -> bytes:
+    """The part of a request that says under which name and from which row on its decisions are kept."""
+    part = oip.ModelInferRequest()
+    if decision is not None:
+        part.parameters["cutpoint_decision"].string_param = decision
+    if first_row:
+        part.parameters["cutpoint_first_row"].int64_param = first_row
+    return part.SerializeToString()
 
 
 def rows_per_request(row_bytes: int) -> int:

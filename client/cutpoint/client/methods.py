@@ -7,6 +7,7 @@ import grpc
 from cutpoint.errors import CutpointError, Unavailable
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.v1 import calibration_pb2 as v1
+from cutpoint.v1 import outcome_pb2
 from cutpoint.wire import error_of
 
 _OIP = "inference.GRPCInferenceService"
@@ -56,6 +57,18 @@ CALIBRATE = Method(
 )
 ACTIVATE_POLICY = Method(
     f"/{_V1}/ActivatePolicy", v1.ActivatePolicyRequest, v1.ActivatePolicyResponse, repeatable=False, changes=True
+)
+_OUTCOMES = "cutpoint.v1.OutcomeService"
+# An outcome is counted once, so that a lost answer is asked for again. Which server it is matters: one of them decided.
+REPORT_OUTCOMES = Method(
+    f"/{_OUTCOMES}/ReportOutcomes", outcome_pb2.ReportOutcomesRequest, outcome_pb2.ReportOutcomesResponse, changes=True
+)
+STREAM_OUTCOMES = Method(
+    f"/{_OUTCOMES}/StreamOutcomes", outcome_pb2.ReportOutcomesRequest, outcome_pb2.ReportOutcomesResponse, "stream_stream",
+    repeatable=False, changes=True,
+)  # fmt: skip
+GET_OUTCOME_SUMMARY = Method(
+    f"/{_OUTCOMES}/GetOutcomeSummary", outcome_pb2.GetOutcomeSummaryRequest, outcome_pb2.GetOutcomeSummaryResponse
 )
 
 

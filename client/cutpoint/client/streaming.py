@@ -45,7 +45,7 @@ class Requests:
     """
 
     def __init__(self, asked: Asked, batches: Iterable[ArrayLike], most: int) -> None:
-        self.asked = 0
+        self.asked = self._rows = 0
         self.error: BaseException | None = None
         self._made = asked
         self._batches = batches
@@ -64,8 +64,8 @@ class Requests:
                 except StopIteration:
                     return
                 with naming(lambda: self.asked):
-                    message = self._made.whole(batch, str(self.asked))
-                self.asked += 1
+                    message, rows = self._made.whole(batch, self.asked, self._rows)
+                self.asked, self._rows = self.asked + 1, self._rows + rows
                 yield message
         except BaseException as error:  # the thread is gRPC's: nobody else would hear of it
             self.error = error
@@ -84,7 +84,7 @@ class AioRequests:
     """As `Requests`, for an asynchronous channel."""
 
     def __init__(self, asked: Asked, batches: Iterable[ArrayLike] | AsyncIterable[ArrayLike], most: int) -> None:
-        self.asked = 0
+        self.asked = self._rows = 0
         self.error: BaseException | None = None
         self._made = asked
         self._batches = batches
@@ -103,8 +103,8 @@ class AioRequests:
                 except StopAsyncIteration:
                     return
                 with naming(lambda: self.asked):
-                    message = self._made.whole(batch, str(self.asked))
-                self.asked += 1
+                    message, rows = self._made.whole(batch, self.asked, self._rows)
+                self.asked, self._rows = self.asked + 1, self._rows + rows
                 yield message
         except Exception as error:
             self.error = error

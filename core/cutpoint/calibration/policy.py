@@ -123,13 +123,13 @@ class DataSummary(Record):
     """What a policy was made from.
 
     Attributes:
-        source: scores in memory, or a histogram of them.
+        source: scores in memory, a histogram of them, or outcomes that a server kept with the scores that they are of.
         rows: rows in all (for windows, windows), labelled or not; of a histogram the most that any label has.
         groups: how many groups of rows were drawn independently; None where rows were.
         step: width of the histogram's bins, logits; None for scores.
     """
 
-    source: Literal["scores", "histogram"]
+    source: Literal["scores", "histogram", "outcomes"]
     rows: int = Field(ge=0)
     labelled: bool = True
     weighted: bool = False

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63utpoint/v1/calibration.proto\x12\x0b\x63utpoint.v1\"6\n\x06Tensor\x12\x10\n\x08\x64\x61tatype\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0b\n\x03raw\x18\x03 \x01(\x0c\"w\n\x10\x43\x61librateRequest\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.cutpoint.v1.CalibrateHeaderH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.cutpoint.v1.LabelledChunkH\x00\x42\x06\n\x04part\"\x82\x03\n\x0f\x43\x61librateHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x11\n\tobjective\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x15\n\rmin_positives\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63tivate\x18\x06 \x01(\x08\x12\x17\n\x0f\x61llow_undecided\x18\x07 \x01(\x08\x12K\n\x10label_objectives\x18\x08 \x03(\x0b\x32\x31.cutpoint.v1.CalibrateHeader.LabelObjectivesEntry\x12)\n\tguarantee\x18\t \x01(\x0b\x32\x16.cutpoint.v1.Guarantee\x12\x12\n\ncalibrator\x18\n \x01(\t\x12\x0e\n\x06shrink\x18\x0b \x01(\x01\x12\x10\n\x08\x66\x61llback\x18\x0c \x01(\t\x1a\x36\n\x14LabelObjectivesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"B\n\tGuarantee\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\x01\x12\x14\n\x0csimultaneous\x18\x02 \x01(\x08\x12\x10\n\x08\x62y_group\x18\x03 \x01(\x08\"\xeb\x01\n\rLabelledChunk\x12%\n\x06inputs\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.TensorH\x00\x12%\n\x06logits\x18\x02 \x01(\x0b\x32\x13.cutpoint.v1.TensorH\x00\x12\x13\n\thistogram\x18\x04 \x01(\x0cH\x00\x12$\n\x07targets\x18\x03 \x01(\x0b\x32\x13.cutpoint.v1.Tensor\x12$\n\x07weights\x18\x05 \x01(\x0b\x32\x13.cutpoint.v1.Tensor\x12#\n\x06groups\x18\x06 \x01(\x0b\x32\x13.cutpoint.v1.TensorB\x06\n\x04\x64\x61ta\"K\n\x11\x43\x61librateResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\x12\x11\n\tactivated\x18\x02 \x01(\x08\"\xc0\x01\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\x12\n\nobjectives\x18\x07 \x03(\t\x12\x0e\n\x06labels\x18\x08 \x01(\r\x12\x18\n\x10undecided_labels\x18\t \x01(\r\x12\x10\n\x08\x64ocument\x18\n \x01(\t\";\n\x13ListPoliciesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"=\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.cutpoint.v1.Policy\"I\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\"8\n\x11GetPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\"\x80\x01\n\x15\x41\x63tivatePolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x1c\n\x0f\x65xpected_active\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_expected_active\"O\n\x16\x41\x63tivatePolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\x12\x10\n\x08previous\x18\x02 \x01(\r2\xde\x02\n\x12\x43\x61librationService\x12L\n\tCalibrate\x12\x1d.cutpoint.v1.CalibrateRequest\x1a\x1e.cutpoint.v1.CalibrateResponse(\x01\x12S\n\x0cListPolicies\x12 .cutpoint.v1.ListPoliciesRequest\x1a!.cutpoint.v1.ListPoliciesResponse\x12J\n\tGetPolicy\x12\x1d.cutpoint.v1.GetPolicyRequest\x1a\x1e.cutpoint.v1.GetPolicyResponse\x12Y\n\x0e\x41\x63tivatePolicy\x12\".cutpoint.v1.ActivatePolicyRequest\x1a#.cutpoint.v1.ActivatePolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63utpoint/v1/calibration.proto\x12\x0b\x63utpoint.v1\"6\n\x06Tensor\x12\x10\n\x08\x64\x61tatype\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0b\n\x03raw\x18\x03 \x01(\x0c\"w\n\x10\x43\x61librateRequest\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.cutpoint.v1.CalibrateHeaderH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.cutpoint.v1.LabelledChunkH\x00\x42\x06\n\x04part\"\xaf\x03\n\x0f\x43\x61librateHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x11\n\tobjective\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x15\n\rmin_positives\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63tivate\x18\x06 \x01(\x08\x12\x17\n\x0f\x61llow_undecided\x18\x07 \x01(\x08\x12K\n\x10label_objectives\x18\x08 \x03(\x0b\x32\x31.cutpoint.v1.CalibrateHeader.LabelObjectivesEntry\x12)\n\tguarantee\x18\t \x01(\x0b\x32\x16.cutpoint.v1.Guarantee\x12\x12\n\ncalibrator\x18\n \x01(\t\x12\x0e\n\x06shrink\x18\x0b \x01(\x01\x12\x10\n\x08\x66\x61llback\x18\x0c \x01(\t\x12+\n\x08outcomes\x18\r \x01(\x0b\x32\x19.cutpoint.v1.KeptOutcomes\x1a\x36\n\x14LabelObjectivesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x0cKeptOutcomes\x12\x14\n\x07since_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07until_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0c\x61ny_sampling\x18\x03 \x01(\x08\x42\n\n\x08_since_sB\n\n\x08_until_s\"B\n\tGuarantee\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\x01\x12\x14\n\x0csimultaneous\x18\x02 \x01(\x08\x12\x10\n\x08\x62y_group\x18\x03 \x01(\x08\"\xeb\x01\n\rLabelledChunk\x12%\n\x06inputs\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.TensorH\x00\x12%\n\x06logits\x18\x02 \x01(\x0b\x32\x13.cutpoint.v1.TensorH\x00\x12\x13\n\thistogram\x18\x04 \x01(\x0cH\x00\x12$\n\x07targets\x18\x03 \x01(\x0b\x32\x13.cutpoint.v1.Tensor\x12$\n\x07weights\x18\x05 \x01(\x0b\x32\x13.cutpoint.v1.Tensor\x12#\n\x06groups\x18\x06 \x01(\x0b\x32\x13.cutpoint.v1.TensorB\x06\n\x04\x64\x61ta\"K\n\x11\x43\x61librateResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\x12\x11\n\tactivated\x18\x02 \x01(\x08\"\xc0\x01\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\x12\n\nobjectives\x18\x07 \x03(\t\x12\x0e\n\x06labels\x18\x08 \x01(\r\x12\x18\n\x10undecided_labels\x18\t \x01(\r\x12\x10\n\x08\x64ocument\x18\n \x01(\t\";\n\x13ListPoliciesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"=\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.cutpoint.v1.Policy\"I\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\"8\n\x11GetPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\"\x80\x01\n\x15\x41\x63tivatePolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x1c\n\x0f\x65xpected_active\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_expected_active\"O\n\x16\x41\x63tivatePolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.cutpoint.v1.Policy\x12\x10\n\x08previous\x18\x02 \x01(\r2\xde\x02\n\x12\x43\x61librationService\x12L\n\tCalibrate\x12\x1d.cutpoint.v1.CalibrateRequest\x1a\x1e.cutpoint.v1.CalibrateResponse(\x01\x12S\n\x0cListPolicies\x12 .cutpoint.v1.ListPoliciesRequest\x1a!.cutpoint.v1.ListPoliciesResponse\x12J\n\tGetPolicy\x12\x1d.cutpoint.v1.GetPolicyRequest\x1a\x1e.cutpoint.v1.GetPolicyResponse\x12Y\n\x0e\x41\x63tivatePolicy\x12\".cutpoint.v1.ActivatePolicyRequest\x1a#.cutpoint.v1.ActivatePolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,29 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALIBRATEREQUEST']._serialized_start=102
   _globals['_CALIBRATEREQUEST']._serialized_end=221
   _globals['_CALIBRATEHEADER']._serialized_start=224
-  _globals['_CALIBRATEHEADER']._serialized_end=610
-  _globals['_CALIBRATEHEADER_LABELOBJECTIVESENTRY']._serialized_start=556
-  _globals['_CALIBRATEHEADER_LABELOBJECTIVESENTRY']._serialized_end=610
-  _globals['_GUARANTEE']._serialized_start=612
-  _globals['_GUARANTEE']._serialized_end=678
-  _globals['_LABELLEDCHUNK']._serialized_start=681
-  _globals['_LABELLEDCHUNK']._serialized_end=916
-  _globals['_CALIBRATERESPONSE']._serialized_start=918
-  _globals['_CALIBRATERESPONSE']._serialized_end=993
-  _globals['_POLICY']._serialized_start=996
-  _globals['_POLICY']._serialized_end=1188
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1190
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1249
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1251
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1312
-  _globals['_GETPOLICYREQUEST']._serialized_start=1314
-  _globals['_GETPOLICYREQUEST']._serialized_end=1387
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1389
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1445
-  _globals['_ACTIVATEPOLICYREQUEST']._serialized_start=1448
-  _globals['_ACTIVATEPOLICYREQUEST']._serialized_end=1576
-  _globals['_ACTIVATEPOLICYRESPONSE']._serialized_start=1578
-  _globals['_ACTIVATEPOLICYRESPONSE']._serialized_end=1657
-  _globals['_CALIBRATIONSERVICE']._serialized_start=1660
-  _globals['_CALIBRATIONSERVICE']._serialized_end=2010
+  _globals['_CALIBRATEHEADER']._serialized_end=655
+  _globals['_CALIBRATEHEADER_LABELOBJECTIVESENTRY']._serialized_start=601
+  _globals['_CALIBRATEHEADER_LABELOBJECTIVESENTRY']._serialized_end=655
+  _globals['_KEPTOUTCOMES']._serialized_start=657
+  _globals['_KEPTOUTCOMES']._serialized_end=761
+  _globals['_GUARANTEE']._serialized_start=763
+  _globals['_GUARANTEE']._serialized_end=829
+  _globals['_LABELLEDCHUNK']._serialized_start=832
+  _globals['_LABELLEDCHUNK']._serialized_end=1067
+  _globals['_CALIBRATERESPONSE']._serialized_start=1069
+  _globals['_CALIBRATERESPONSE']._serialized_end=1144
+  _globals['_POLICY']._serialized_start=1147
+  _globals['_POLICY']._serialized_end=1339
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1341
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1400
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1402
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1463
+  _globals['_GETPOLICYREQUEST']._serialized_start=1465
+  _globals['_GETPOLICYREQUEST']._serialized_end=1538
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1540
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1596
+  _globals['_ACTIVATEPOLICYREQUEST']._serialized_start=1599
+  _globals['_ACTIVATEPOLICYREQUEST']._serialized_end=1727
+  _globals['_ACTIVATEPOLICYRESPONSE']._serialized_start=1729
+  _globals['_ACTIVATEPOLICYRESPONSE']._serialized_end=1808
+  _globals['_CALIBRATIONSERVICE']._serialized_start=1811
+  _globals['_CALIBRATIONSERVICE']._serialized_end=2161
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ class CalibrateRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[CalibrateHeader, _Mapping]] = ..., chunk: _Optional[_Union[LabelledChunk, _Mapping]] = ...) -> None: ...
 
 class CalibrateHeader(_message.Message):
-    __slots__ = ("model", "model_version", "objective", "author", "min_positives", "activate", "allow_undecided", "label_objectives", "guarantee", "calibrator", "shrink", "fallback")
+    __slots__ = ("model", "model_version", "objective", "author", "min_positives", "activate", "allow_undecided", "label_objectives", "guarantee", "calibrator", "shrink", "fallback", "outcomes")
     class LabelObjectivesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class CalibrateHeader(_message.Message):
     CALIBRATOR_FIELD_NUMBER: _ClassVar[int]
     SHRINK_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     objective: str
@@ -57,7 +58,18 @@ class CalibrateHeader(_message.Message):
     calibrator: str
     shrink: float
     fallback: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., objective: _Optional[str] = ..., author: _Optional[str] = ..., min_positives: _Optional[int] = ..., activate: bool = ..., allow_undecided: bool = ..., label_objectives: _Optional[_Mapping[str, str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., calibrator: _Optional[str] = ..., shrink: _Optional[float] = ..., fallback: _Optional[str] = ...) -> None: ...
+    outcomes: KeptOutcomes
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., objective: _Optional[str] = ..., author: _Optional[str] = ..., min_positives: _Optional[int] = ..., activate: bool = ..., allow_undecided: bool = ..., label_objectives: _Optional[_Mapping[str, str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., calibrator: _Optional[str] = ..., shrink: _Optional[float] = ..., fallback: _Optional[str] = ..., outcomes: _Optional[_Union[KeptOutcomes, _Mapping]] = ...) -> None: ...
+
+class KeptOutcomes(_message.Message):
+    __slots__ = ("since_s", "until_s", "any_sampling")
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_S_FIELD_NUMBER: _ClassVar[int]
+    ANY_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    since_s: float
+    until_s: float
+    any_sampling: bool
+    def __init__(self, since_s: _Optional[float] = ..., until_s: _Optional[float] = ..., any_sampling: bool = ...) -> None: ...
 
 class Guarantee(_message.Message):
     __slots__ = ("delta", "simultaneous", "by_group")

@@ -61,7 +61,8 @@ class CalibrationServiceServicer(object):
 
     def Calibrate(self, request_iterator, context):
         """Chooses new thresholds from labelled data, stores them as a policy and, if asked, activates it. The first message is the
-        header, every further one a chunk. When the answer arrives, the policy is on disk.
+        header, every further one a chunk; or the header names outcomes that the server keeps. When the answer arrives, the policy
+        is on disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,6 +18,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from .config import ServerConfig
 from .monitoring.metrics import Metrics
+from .outcomes import service as outcomes
+from .outcomes.keeping import Keeping, keeping
+from .outcomes.service import OutcomeService
 from .policy import calibration
 from .policy.calibration import CalibrationService
 from .policy.policies import PolicyStore
@@ -104,10 +107,11 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         stack.callback(catalogue.close)
         pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="call")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE)
+        services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE, outcomes.SERVICE)
         readiness = Readiness(services)
         idle = Idle()
-        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool, idle)
+        kept = stack.enter_context(keeping(config, models, store, metrics.outcomes, several=place is not None))
+        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool, idle, kept)
         check = _check(guard, trusted=place is not None)
         if place is not None:
             relay = Relay(place)
@@ -161,6 +165,7 @@ def _rpcs(
     readiness: Readiness,
     pool: ThreadPoolExecutor,
     idle: Idle,
+    kept: Keeping,
 ) -> dict[str, Rpc]:
     """All that is served, by method."""
     largest = config.max_message_mib << 20
@@ -169,13 +174,15 @@ def _rpcs(
     found = [
         *readiness.rpcs(),
         *InferenceService(models, readiness, config.name, memory, repository.EXTENSIONS).rpcs(),
-        *Inference(models, admission, memory, idle).rpcs(),
+        *Inference(models, admission, memory, idle, kept.keep).rpcs(),
         *RepositoryService(catalogue, config.model_control).rpcs(pool),
-        *CalibrationService(models, store, metrics, config.max_calibration_mib).rpcs(pool),
+        *CalibrationService(models, store, metrics, config.max_calibration_mib, kept.store).rpcs(pool),
+        *OutcomeService(models, kept.store, kept.reports, metrics.outcomes).rpcs(pool),
         *SignalService(models, admission, pool, largest).rpcs(),
     ]
     if config.reflects:
-        found.append(reflection_rpc((inference.SERVICE, calibration.SERVICE, signals.SERVICE, health.SERVICE)))
+        listed = (inference.SERVICE, calibration.SERVICE, signals.SERVICE, outcomes.SERVICE, health.SERVICE)
+        found.append(reflection_rpc(listed))
     return {rpc.method: rpc for rpc in found}
 
 

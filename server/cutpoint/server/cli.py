@@ -59,6 +59,10 @@ def serve(
     max_inflight_mib: Annotated[int, typer.Option(help="Requests read at a time, in MiB; more wait unread.")] = 256,
     max_message_mib: Annotated[int, typer.Option(help="Largest message, in MiB.")] = 64,
     max_calibration_mib: Annotated[int, typer.Option(help="Labelled scores one calibration may hold, in MiB.")] = 1024,
+    decisions_mib: Annotated[
+        int, typer.Option(help="Decisions kept for outcomes by request id, in MiB, oldest dropped first; 0 for none.")
+    ] = 256,
+    outcomes_mib: Annotated[int, typer.Option(help="Outcomes kept with their scores, in MiB, oldest dropped first.")] = 256,
     shared_memory: Annotated[
         bool | None,
         typer.Option(
@@ -82,7 +86,8 @@ def serve(
         provider=provider, provider_option=provider_option, lanes=lanes, workers=workers,
         max_batch_rows=max_batch_rows, queue_delay_ms=queue_delay_ms,
         max_waiting_rows=max_waiting_rows, max_requests=max_requests, max_inflight_mib=max_inflight_mib,
-        max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib, shared_memory=shared_memory,
+        max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib,
+        decisions_mib=decisions_mib, outcomes_mib=outcomes_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
         reflection=reflection,
     )  # fmt: skip

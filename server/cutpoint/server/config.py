@@ -41,6 +41,9 @@ class ServerConfig(Record):
         max_message_mib: largest message, each way, in MiB.
         max_calibration_mib: memory that one Calibrate call may take for labelled scores, in MiB; beyond it they are counted in
             a histogram of small bins.
+        decisions_mib: decisions on requests with an id that are kept, for outcomes that name a request, in MiB; 0 for none. The
+            oldest are dropped first.
+        outcomes_mib: outcomes that are kept with their scores, in MiB; the oldest are dropped first.
         shared_memory: whether clients may name regions of POSIX shared memory that hold their tensors; None for yes where
             `host` is a loopback address. Who may register one reads and writes what other processes here share.
         tls_cert: PEM of the certificate; with `tls_key`, the gRPC port speaks TLS only.
@@ -75,6 +78,8 @@ class ServerConfig(Record):
     max_inflight_mib: int = Field(default=256, ge=1)
     max_message_mib: int = Field(default=64, ge=1, le=2047)
     max_calibration_mib: int = Field(default=1024, ge=1)
+    decisions_mib: int = Field(default=256, ge=0, le=1 << 20)
+    outcomes_mib: int = Field(default=256, ge=1, le=1 << 20)
     shared_memory: bool | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

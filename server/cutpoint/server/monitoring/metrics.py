@@ -28,6 +28,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ..outcomes.counters import OutcomeCounters
 from ..policy.policies import Active
 from ..serving.shadow_counters import AllShadowCounters
 from .tally import Spreads, Tallies
@@ -153,6 +154,7 @@ class Metrics:
         self._per_model = _PerModel()
         self.registry.register(self._per_model)
         self.shadows = self._register(AllShadowCounters())
+        self.outcomes = self._register(OutcomeCounters())
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
@@ -218,6 +220,7 @@ class Metrics:
         if before is not None:
             counters.go_on_from(before)
         self._per_model.models[model, str(version)] = counters
+        self.outcomes.add_model(model, version, labels)
         self.set_ready(model, version, True)
         self._forget_info(model, version)
         self._infos[model, version] = (str(model), str(version), digest[:12], provider)
@@ -237,6 +240,7 @@ class Metrics:
     def remove_version(self, model: str, version: int) -> None:
         """Forget the series of a version that is gone."""
         self._per_model.models.pop((model, str(version)), None)
+        self.outcomes.remove_version(model, version)
         self.ready.remove(model, version)
         self._forget_info(model, version)
         with contextlib.suppress(KeyError):

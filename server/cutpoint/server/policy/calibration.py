@@ -15,6 +15,8 @@ from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
 from ..monitoring.metrics import Metrics
+from ..outcomes.pool import collect
+from ..outcomes.store import OutcomeStore, time_range
 from ..port.rpc import Rpc, client_stream, pooled
 from ..port.transport import Call
 from ..serving.models import Models
@@ -37,9 +39,14 @@ class CalibrationService:
         store: PolicyStore,
         metrics: Metrics,
         max_calibration_mib: int,
+        outcomes: OutcomeStore | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
-        """Calibrate `models` into `store`; one call may hold `max_calibration_mib` of labelled scores, and counts beyond it."""
+        """Calibrate `models` into `store`; one call may hold `max_calibration_mib` of labelled scores, and counts beyond it.
+
+        `outcomes` may be calibrated from, where they are kept.
+        """
+        self._outcomes = outcomes
         self._models, self._store, self._metrics = models, store, metrics
         self._max_bytes = max_calibration_mib << 20
         self._now_s = now_s
@@ -114,7 +121,8 @@ class CalibrationService:
         current = self._store.active(model.name, model.version)
         # The active policy may be of another graph than is served now: then its thresholds mean nothing here.
         fits = current is not None and current.policy.model_digest == model.bundle.digest
-        data = self._collect(model, requests)
+        kept = header.HasField("outcomes")
+        data = self._from_outcomes(model, header.outcomes, requests) if kept else self._collect(model, requests)
         fitted = fit_policy(
             data,
             plan,
@@ -125,7 +133,10 @@ class CalibrationService:
             author=caller or header.author or "unknown",
             previous=current.policy if current is not None and fits else None,
         )
-        policy = fitted.model_copy(update={"parent": None if current is None else current.policy.version})
+        changes: dict[str, Any] = {"parent": None if current is None else current.policy.version}
+        if kept and fitted.data is not None:
+            changes["data"] = fitted.data.model_copy(update={"source": "outcomes"})
+        policy = fitted.model_copy(update=changes)
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         activated = header.activate and (header.allow_undecided or not policy.undecided)
         if activated:
@@ -145,6 +156,21 @@ class CalibrationService:
             name, inputs = f"chunk {count}", request.chunk.WhichOneof("data") == "inputs"
             logits = _scored(model, request.chunk, name) if inputs else None
             _take(collection, name, request.chunk, logits)
+        return collection.data()
+
+    def _from_outcomes(
+        self, model: ServedModel, asked: v1.KeptOutcomes, requests: Iterator[v1.CalibrateRequest]
+    ) -> Scores | ScoreHistogram:
+        """The labelled scores that are kept of the graph that is served."""
+        if self._outcomes is None:
+            raise BadRequest.of("outcomes", "asked for", "data: none are kept here")
+        since_s, until_s = time_range(asked)
+        for request in requests:
+            found = request.WhichOneof("part") or "empty"
+            raise BadRequest.of("calibrate message", found, "none after a header that asks for the outcomes kept")
+        collection = Collection(model.labels, self._max_bytes)
+        with self._outcomes.snapshot() as kept:
+            collect(kept, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling)
         return collection.data()
 
     def _switch(self, caller: str, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cutpoint.oip import inference_pb2
-from cutpoint.v1 import calibration_pb2, signal_pb2
+from cutpoint.v1 import calibration_pb2, outcome_pb2, signal_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -38,7 +38,7 @@ def reflection_rpc(services: Sequence[str]) -> Rpc:
 def _all_descriptors() -> descriptor_pool.DescriptorPool:
     """One pool of everything served: the protocol's own messages are in a pool apart."""
     pool = descriptor_pool.DescriptorPool()
-    for file in (inference_pb2, calibration_pb2, signal_pb2, health_pb2, reflection_pb2):
+    for file in (inference_pb2, calibration_pb2, outcome_pb2, signal_pb2, health_pb2, reflection_pb2):
         proto = descriptor_pb2.FileDescriptorProto()
         file.DESCRIPTOR.CopyToProto(proto)
         pool.Add(proto)

@@ -148,6 +148,61 @@ def client_stream(
     return Rpc(method, "client_stream", handle)
 
 
+def answered_stream(
+    method: str, request: Any, answer: Callable[[Any, Call], Any], pool: Executor, *, at_most: int = 1024
+) -> Rpc:
+    """An RPC in which every message gets an answer, in order: a message is read when the one before it was answered.
+
+    It has a thread of `pool` while it answers, and none while it waits, so that it may be without an end. When the server
+    stops, what was read is answered.
+
+    Args:
+        method: its full name.
+        request: the class of its messages.
+        answer: from a message and the call to the response.
+        pool: threads to answer in.
+        at_most: streams that are open at a time; more are refused as Overloaded.
+    """
+    free = threading.Semaphore(at_most)
+
+    def handle(call: Call) -> None:
+        if not free.acquire(blocking=False):
+            raise Overloaded(f"{at_most} calls of {method} are open, as many as may be; retry later")
+        call.on_end(free.release)
+        lock, stopping, busy = threading.Lock(), False, False
+
+        def stop() -> None:
+            nonlocal stopping
+            with lock:
+                stopping = True
+                idle = not busy
+            if idle:
+                call.finish(code=grpc.StatusCode.UNAVAILABLE, details="the server is stopping")
+
+        def received(data: bytes | None) -> None:
+            nonlocal busy
+            if data is None:
+                call.finish()
+                return
+            with lock:
+                busy = True
+            pool.submit(safely, call, lambda: call.send(answer(parsed(request, data), call).SerializeToString(), sent))
+
+        def sent(ok: bool) -> None:
+            nonlocal busy
+            with lock:
+                busy = False
+            if stopping:
+                stop()
+            elif ok:
+                call.read(lambda data: safely(call, lambda: received(data)))
+
+        call.on_stop = stop
+        sent(True)
+
+    return Rpc(method, "bidi_stream", handle)
+
+
 def read(call: Call, then: Callable[[bytes], Any]) -> None:
     """Give the call's one message to `then`, whose errors become the call's status; nothing, where the caller has gone."""
 

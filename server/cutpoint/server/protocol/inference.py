@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cutpoint.errors import Aborted, BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
@@ -37,16 +37,41 @@ _MOST_STREAMS = 512
 _WANTS_FINAL = "triton_enable_empty_final_response"
 # Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
 _USUAL_PRIORITY, _LAST_PRIORITY = 2, 1 << 31
+# By which name outcomes speak of this decision, where it is not the request's id: a stream's ids only number its messages. And
+# which row is the first, of what was scored under this name in several requests.
+_DECISION, _FIRST_ROW = "cutpoint_decision", "cutpoint_first_row"
 _FINAL = oip.ModelInferResponse(parameters={"triton_final_response": oip.InferParameter(bool_param=True)}).SerializeToString()
+
+
+class Keep(Protocol):
+    """Told of every answer to a request with a name, before it is sent."""
+
+    def __call__(self, model: ServedModel, name: str, first_row: int, answer: Answer, decided: bool) -> None:
+        """Called from the thread that answers; `decided`: whether decisions were asked for."""
+        ...
 
 
 class Inference:
     """Answers inference requests, one by one or in streams, within what admission allows."""
 
     def __init__(
-        self, models: Models, admission: Admission, memory: SharedMemory | None = None, idle: Idle | None = None
+        self,
+        models: Models,
+        admission: Admission,
+        memory: SharedMemory | None = None,
+        idle: Idle | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        """Answer for `models`; tensors may be in `memory`, where there is one; `idle` is of the transport that calls."""
+        """Answer for `models`.
+
+        Args:
+            models: what is served.
+            admission: what may come in.
+            memory: where tensors may be beside the messages; None for nowhere.
+            idle: of the transport that calls.
+            keep: told of what was asked by name.
+        """
+        self._keep = keep
         self._gathering = Gathering(Idle() if idle is None else idle)
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
@@ -122,6 +147,8 @@ class Inference:
                     ended, timing = time.perf_counter(), answer.timing
                     took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                     model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
+                    if asked.name and self._keep is not None:
+                        self._keep(model, asked.name, asked.first_row, answer, not wanted or "decisions" in wanted)
             except Exception as found:
                 message, error = None, found
             if message is None:
@@ -168,6 +195,8 @@ class Inference:
             expires_s,
             deliveries_of(request, self._memory),
             _WANTS_FINAL in request.parameters,
+            _name(request),
+            _whole(request.parameters, _FIRST_ROW, 0, 1 << 31) if _FIRST_ROW in request.parameters else 0,
         )
 
     def _arrays(self, request: oip.ModelInferRequest) -> Mapping[str, NDArray[Any]] | None:
@@ -214,6 +243,8 @@ class _Asked:
     Attributes:
         prepare: gives the arrays, in the thread that runs the model.
         arrays: the same, where they are there already.
+        name: by which outcomes may speak of it; "" where none will.
+        first_row: the number of its first row under this name.
     """
 
     model: ServedModel
@@ -225,6 +256,8 @@ class _Asked:
     expires_s: float | None = None
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
     final: bool = False
+    name: str = ""
+    first_row: int = 0
 
 
 class _Heads:
@@ -271,6 +304,17 @@ def _urgency(request: oip.ModelInferRequest) -> tuple[int, float | None]:
         timeout_us = _whole(parameters, "timeout", 0, 1 << 53)
         expires_s = time.perf_counter() + timeout_us / 1e6 if timeout_us else None
     return priority, expires_s
+
+
+def _name(request: oip.ModelInferRequest) -> str:
+    if _DECISION not in request.parameters:
+        return request.id
+    parameter = request.parameters[_DECISION]
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind != "string_param":
+        found = "empty" if kind is None else getattr(parameter, kind)
+        raise BadRequest.of(f"parameter '{_DECISION}'", found, "text, or an empty one for a decision that is not kept")
+    return parameter.string_param
 
 
 def _whole(parameters: Any, name: str, least: int, most: int) -> int:

@@ -61,6 +61,9 @@ NEEDS: Final[Mapping[str, str]] = {
     # Reading a policy tells no more than the decisions do; making or activating one changes them for everybody.
     **_each(_V1, "score", "ListPolicies", "GetPolicy"),
     **_each(_V1, "calibrate", "Calibrate", "ActivatePolicy"),
+    # Outcomes become thresholds: by a calibration from them, and by what people make of the confirmed precision.
+    **_each("cutpoint.v1.OutcomeService", "calibrate", "ReportOutcomes", "StreamOutcomes"),
+    **_each("cutpoint.v1.OutcomeService", "score", "GetOutcomeSummary"),
     **_each("cutpoint.v1.SignalService", "score", "ScoreSignal"),
     **_each(f"grpc.reflection.v1alpha.{_REFLECTION}", "score", "ServerReflectionInfo"),
     **_each(f"grpc.reflection.v1.{_REFLECTION}", "score", "ServerReflectionInfo"),

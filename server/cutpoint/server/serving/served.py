@@ -15,6 +15,7 @@ from cutpoint.wire import datatype_of, encode_raw
 from numpy.typing import NDArray
 
 from ..monitoring.metrics import Metrics, ModelCounters
+from ..outcomes.database import Graph
 from ..policy.policies import Active
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher, Outputs, Ticket, Timing
@@ -32,11 +33,16 @@ Declared = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """One request's outputs, and the policy they were decided by (None where none was)."""
+    """One request's outputs, and the policy they were decided by (None where none was).
+
+    Attributes:
+        logits: of a model that is decided on, whether they are among the outputs or not.
+    """
 
     outputs: dict[str, NDArray[Any]]
     active: Active | None
     timing: Timing
+    logits: NDArray[np.float32] | None = None
 
 
 class Reply(Protocol):
@@ -57,6 +63,7 @@ class ServedModel:
 
     Attributes:
         requests: how many are being answered.
+        graph: whose logits it answers.
         shadow: what is scored beside it, and counted but not answered.
         statistics: what Triton's clients ask for.
     """
@@ -69,6 +76,7 @@ class ServedModel:
         self.session, self.batcher = session, batcher
         self.inputs = {spec.name: spec for spec in session.inputs}
         self.labels = _labels(bundle, session.outputs)
+        self.graph = Graph(bundle.name, bundle.version, bundle.digest, self.labels)
         self._checks_finite = bundle.manifest is not None
         self._metrics = metrics
         self._queue = metrics.queue.labels(self.name)
@@ -201,12 +209,14 @@ class ServedModel:
         for _, _, waited_s in requests:
             self._queue.observe(waited_s)
         decided, active = self._decided(outputs, wanted)
+        logits = outputs[LOGITS] if self.labels else None
         if len(requests) == 1:
-            return [Answer(decided, active, Timing(requests[0][2], timing.run_s))]
+            return [Answer(decided, active, Timing(requests[0][2], timing.run_s), logits)]
         answers, at = [], 0
         for _, count, waited_s in requests:
             part = {name: array if array is self._label_array else array[at : at + count] for name, array in decided.items()}
-            answers.append(Answer(part, active, Timing(waited_s, timing.run_s)))
+            own = None if logits is None else logits[at : at + count]
+            answers.append(Answer(part, active, Timing(waited_s, timing.run_s), own))
             at += count
         return answers
 
@@ -294,7 +304,7 @@ class ServedModel:
     def _decide(self, outputs: Outputs, wanted: tuple[str, ...], timing: Timing) -> Answer:
         self._queue.observe(timing.queue_s)
         decided, active = self._decided(outputs, wanted)
-        return Answer(decided, active, timing)
+        return Answer(decided, active, timing, outputs[LOGITS] if self.labels else None)
 
     def _decided(self, outputs: Outputs, wanted: tuple[str, ...]) -> tuple[Outputs, Active | None]:
         """The outputs that are wanted, counted, and the policy that decided."""

@@ -1,0 +1,1 @@
+"""What became of earlier decisions: the decisions kept, the labels reported later, and what they say together."""
