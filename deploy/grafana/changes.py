@@ -31,7 +31,7 @@ def policies() -> Panels:
                 Column("active since", f"1000 * {by} ({since})", "dateTimeFromNow"),
                 Column("decisions per second", f"sum by (version, instance) (rate({decisions}[5m]))", "cps"),
             ],
-            sort="decisions per second", w=10, h=8,
+            first=f"sum by (version, instance) (rate({decisions}[5m]))", w=10, h=8,
         ),
     ]  # fmt: skip
 
@@ -77,13 +77,16 @@ def shadows() -> Panels:
     either = "sum by (version, policy, label, live)"
     return [
         lines(
-            "The shadow's positive rate",
-            "Share of its decisions of the last hour that would have been positive, beside what its own calibration expects.",
+            "The shadow's positives ÷ expected",
+            "Positives that the shadow would have found in the last hour, divided by those that its own calibration expects. "
+            "1 is as promised; compare with the same label's live rate above.",
             [
-                Query(f"{counted('positives')} / {decisions}", "{{label}}: version {{version}} {{policy}}"),
-                Query(f"{counted('expected_positives')} / {decisions}", "{{label}}: expected, version {{version}} {{policy}}"),
+                Query(
+                    f"{counted('positives')} / ({counted('expected_positives')} > 0)",
+                    "{{label}}: version {{version}} {{policy}}",
+                )
             ],
-            "percentunit", w=9, side=True,
+            "none", w=9, side=True,
         ),
         lines(
             "Where live and shadow differ",

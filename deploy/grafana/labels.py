@@ -1,7 +1,7 @@
 """Labels: what is known of their precision, recall and prevalence, and each one in detail."""
 
 from panels import Column, Panels, Query, grid, lines
-from scopes import gauge, rule, shown_rule
+from scopes import gauge, rule, shown_rule, surprise
 from styles import (
     CONFIRMED,
     CONFIRMED_LINE,
@@ -40,6 +40,7 @@ def quality() -> Panels:
                 Column("prevalence: from scores", gauge("estimated_prevalence"), "percentunit", 3),
                 Column("prevalence: calibration's", gauge("expected_prevalence"), "percentunit", 3),
             ],
+            first=surprise(),
         ),
     ]  # fmt: skip
 
@@ -70,7 +71,7 @@ def label_in_detail() -> Panels:
                 Query(gauge("estimated_prevalence"), "from the scores"),
                 Query(gauge("expected_prevalence"), "the calibration's"),
             ],
-            "percentunit", w=6,
+            "percentunit", w=5,
             styles={
                 "from the rate": ESTIMATED_LINE, "from the scores": Style(ESTIMATED, dashed=True),
                 "the calibration's": PROMISED_LINE,
@@ -89,7 +90,7 @@ def label_in_detail() -> Panels:
                 Query(gauge("expected_precision"), "promised"),
                 Query(gauge("target_precision"), "target"),
             ],
-            "percentunit", w=5, most=1,
+            "percentunit", w=6, most=1,
             styles={
                 **band("at most", "at least", CONFIRMED), "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE,
                 "promised": PROMISED_LINE, "target": TARGET_LINE,

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from labels import label_in_detail, quality
 from pages import Row, alert_annotation, custom_variable, page, policy_annotation, query_variable, source_variable
 from scopes import CHOSEN, MODEL, VERSION, rule
-from unusual import glance, surprise
+from unusual import glance, unusual
 
 
 def overview() -> models.Dashboard:
@@ -38,7 +38,7 @@ def overview() -> models.Dashboard:
     ]  # fmt: skip
     rows = [
         Row("", glance()),
-        Row("What is unusual", [*surprise(), *quality()]),
+        Row("What is unusual", [*unusual(), *quality()]),
         Row("Label $shown", label_in_detail(), repeat="shown"),
         Row("Policies", policies()),
         Row("Outcomes", outcomes()),

@@ -134,7 +134,8 @@ def lines(
 def number(
     title: str, text: str, expr: str, unit: str, *, steps: Steps = FINE, decimals: int | None = None, w: int = 3, h: int = 4
 ) -> stat.Panel:
-    """One number of now, whose colour says whether it is well."""
+    """One number of now; where `steps` are given its background says whether it is well."""
+    colour = common_models.BigValueColorMode.BACKGROUND_SOLID if len(steps) > 1 else common_models.BigValueColorMode.NONE
     panel = (
         stat.Panel()
         .title(title)
@@ -145,7 +146,7 @@ def number(
         .height(h)
         .thresholds(_thresholds(steps))
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        .color_mode(common_models.BigValueColorMode.BACKGROUND_SOLID)
+        .color_mode(colour)
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .text_mode(common_models.BigValueTextMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -161,7 +162,7 @@ def grid(
     by: Sequence[str],
     columns: Sequence[Column],
     *,
-    sort: str | None = None,
+    first: str = "",
     w: int = 24,
     h: int = 9,
     empty: str = "",
@@ -174,15 +175,21 @@ def grid(
         text: what it answers and how it is read.
         by: labels that the expressions keep, in order of their columns.
         columns: the values.
-        sort: column by which rows come, largest first.
+        first: an expression, by whose value rows come, largest first; it is not shown.
         w: width in 24ths of the page.
         h: height in grid rows.
         empty: what is said in place of no rows.
         hide: columns that are not shown.
     """
+    given = [*columns, *([Column("", first, "none")] if first else [])]
     # With one query Grafana calls the column of values "Value", with several "Value #A", "Value #B", ...
-    values = {("Value" if len(columns) == 1 else f"Value #{_letter(i)}"): column.name for i, column in enumerate(columns)}
-    order = {name: i for i, name in enumerate((*by, *values))}
+    names = ["Value"] if len(given) == 1 else [f"Value #{_letter(i)}" for i in range(len(given))]
+    shown = {name: column.name for name, column in zip(names, columns, strict=False)}
+    organized = {
+        "excludeByName": dict.fromkeys(["Time", *hide, *names[len(columns) :]], True),
+        "indexByName": {name: i for i, name in enumerate((*by, *shown))},
+        "renameByName": shown,
+    }
     panel = (
         table.Panel()
         .title(title)
@@ -198,22 +205,14 @@ def grid(
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .thresholds(_thresholds(((None, CLEAR),)))
         .with_transformation(DataTransformerConfig("merge", options={}))
-        .with_transformation(
-            DataTransformerConfig(
-                "organize",
-                options={
-                    "excludeByName": {"Time": True, **dict.fromkeys(hide, True)},
-                    "indexByName": order,
-                    "renameByName": values,
-                },
-            )
-        )
     )
-    if sort:
-        panel = panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(True)])
+    if first:
+        ordered = {"fields": {}, "sort": [{"field": names[-1], "desc": True}]}
+        panel = panel.with_transformation(DataTransformerConfig("sortBy", options=ordered))
+    panel = panel.with_transformation(DataTransformerConfig("organize", options=organized))
     if empty:
         panel = panel.no_value(empty)
-    for i, column in enumerate(columns):
+    for column in columns:
         properties = [DynamicConfigValue("unit", column.unit), DynamicConfigValue("custom.align", "right")]
         if column.decimals is not None:
             properties.append(DynamicConfigValue("decimals", column.decimals))
@@ -222,15 +221,9 @@ def grid(
             properties.append(DynamicConfigValue("thresholds", {"mode": "absolute", "steps": steps}))
             properties.append(DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}))
         panel = panel.override_by_name(column.name, properties)
-        panel = panel.with_target(
-            prometheus.Dataquery()
-            .expr(column.expr)
-            .instant()
-            .format(prometheus_models.PromQueryFormat.TABLE)
-            .ref_id(_letter(i))
-            .legend_format(column.name)
-            .datasource(SOURCE)
-        )
+    for i, column in enumerate(given):
+        target = prometheus.Dataquery().expr(column.expr).instant().format(prometheus_models.PromQueryFormat.TABLE)
+        panel = panel.with_target(target.ref_id(_letter(i)).legend_format(column.name or "order").datasource(SOURCE))
     return panel
 
 

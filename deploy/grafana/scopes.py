@@ -18,6 +18,11 @@ def gauge(name: str, of: str = SHOWN) -> str:
     return f"max by (label) (cutpoint_{name}{{{of}}})"
 
 
+def surprise() -> str:
+    """The |z| of the shown labels, by which tables are ordered."""
+    return f"max by (label) (abs({rule('positives:z1h')}))"
+
+
 def shown_rule(name: str) -> str:
     """A recording rule as a table wants it: with the label only."""
     return f"max by (label) ({rule(name)})"

@@ -24,7 +24,7 @@ def glance() -> Panels:
             "Errors",
             "Share of the RPCs of the last 5 minutes that failed by the server's fault: Unknown, Internal, Unavailable, "
             "DataLoss, DeadlineExceeded.",
-            error_ratio("5m"), "percentunit", steps=((None, LIVE), (BUDGET, WARNING), (14.4 * BUDGET, BAD)),
+            error_ratio("5m"), "percentunit", decimals=2, steps=((None, LIVE), (BUDGET, WARNING), (14.4 * BUDGET, BAD)),
         ),
         number(
             "Budget burn",

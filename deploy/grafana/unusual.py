@@ -1,7 +1,7 @@
 """The top of the overview: is anything wrong, what, and since when."""
 
 from panels import Column, Panels, Query, grid, lines, number
-from scopes import ALERTS, CHOSEN, VERSION, gauge, rule, shown_rule
+from scopes import ALERTS, CHOSEN, VERSION, gauge, rule, shown_rule, surprise
 from styles import ANY_IS_A_WARNING, ANY_IS_BAD, BOTH_LIMITS, BOTH_SIDES, SURPRISE
 
 
@@ -35,9 +35,9 @@ def glance() -> Panels:
             f"sum({positives}) / (sum({expected}) > 0)", "none", decimals=2,
         ),
         number(
-            "Decisions per second",
-            "Rows or windows held against a threshold, each label counted.",
-            f"sum(rate(cutpoint_decisions_total{{{CHOSEN}}}[$__rate_interval]))", "cps",
+            "Rows decided",
+            "Rows or windows held against the threshold of a label, per second: those of the label that has most.",
+            f"max(sum by (label) (rate(cutpoint_decisions_total{{{CHOSEN}}}[$__rate_interval])))", "cps",
         ),
         number(
             "Policy version",
@@ -59,7 +59,7 @@ def glance() -> Panels:
     ]  # fmt: skip
 
 
-def surprise() -> Panels:
+def unusual() -> Panels:
     """What is wrong, and since when?"""
     since = f"1000 * ALERTS_FOR_STATE{{{ALERTS}}} * ignoring (alertstate) group_right () ALERTS{{{ALERTS}}}"
     return [
@@ -98,6 +98,6 @@ def surprise() -> Panels:
                 Column("decisions, 1 h", shown_rule("decisions:increase1h"), "short", 0),
                 Column("threshold (logit)", gauge("threshold"), "none", 3),
             ],
-            sort="z, 1 h",
+            first=surprise(),
         ),
     ]  # fmt: skip
