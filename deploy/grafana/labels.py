@@ -1,7 +1,7 @@
 """Labels: what is known of their precision, recall and prevalence, and each one in detail."""
 
 from panels import Column, Panels, Query, grid, lines
-from scopes import gauge, rule, shown_rule, surprise
+from scopes import gauge, order, rule, shown_rule
 from styles import (
     CONFIRMED,
     CONFIRMED_LINE,
@@ -40,7 +40,7 @@ def quality() -> Panels:
                 Column("prevalence: from scores", gauge("estimated_prevalence"), "percentunit", 3),
                 Column("prevalence: calibration's", gauge("expected_prevalence"), "percentunit", 3),
             ],
-            first=surprise(),
+            first=order(),
         ),
     ]  # fmt: skip
 
@@ -51,7 +51,8 @@ def label_in_detail() -> Panels:
         lines(
             "Positive rate: $shown",
             "Share of the last hour's decisions that were positive, beside the rate that the calibration expects. The band "
-            "is three binomial standard deviations wide: it narrows with traffic, and a line that leaves it is not chance.",
+            "is three standard deviations wide either way, of the decisions, as scattered as this label's have been, and of "
+            "the calibration: it narrows with traffic, and a line that leaves it is hardly chance.",
             [
                 Query(rule("positive_rate:ucl1h"), "upper limit"),
                 Query(rule("positive_rate:lcl1h"), "lower limit"),

@@ -4,15 +4,16 @@ from changes import outcomes, policies, shadows
 from grafana_foundation_sdk.models import dashboard as models
 from labels import label_in_detail, quality
 from pages import Row, alert_annotation, custom_variable, page, policy_annotation, query_variable, source_variable
-from scopes import CHOSEN, MODEL, VERSION, rule
+from scopes import CHOSEN, MODEL, VERSION, larger, surprise
 from unusual import glance, unusual
 
 
 def overview() -> models.Dashboard:
     """The whole page."""
-    z = rule("positives:z1h", CHOSEN)
+    hour, week = surprise("1h", CHOSEN), surprise("7d", CHOSEN)
     # Steps of 10 minutes are enough for what looks back an hour; the last value is for a server younger than that.
-    largest = f"max by (label) (max_over_time(abs({z})[$__range:10m]) or abs({z}))"
+    largest = f"(max_over_time(abs({hour})[$__range:10m]) or abs({hour}))"
+    largest = f"max by (label) {larger(largest, f'abs({week})')}"
     decided = f"sum by (version) (increase(cutpoint_decisions_total{{{MODEL}}}[$__range]))"
     variables = [
         source_variable(),
@@ -28,11 +29,11 @@ def overview() -> models.Dashboard:
         ),
         custom_variable(
             "top", "Show", ("5", "10", "20", "50"), "10",
-            "How many labels panels show: those of the largest |z| in the time range.",
+            "How many labels panels show: those of the largest surprise in the time range.",
         ),
         query_variable(
             "shown", "Shown labels", f"query_result(topk($top, {largest}))",
-            "Of the chosen labels those of the largest |z| in the time range.",
+            "Of the chosen labels those of the largest surprise in the time range.",
             regex='/label="(.*)"\\} /', several=True, ranked=True, hidden=True,
         ),
     ]  # fmt: skip

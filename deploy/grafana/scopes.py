@@ -18,9 +18,20 @@ def gauge(name: str, of: str = SHOWN) -> str:
     return f"max by (label) (cutpoint_{name}{{{of}}})"
 
 
-def surprise() -> str:
-    """The |z| of the shown labels, by which tables are ordered."""
-    return f"max by (label) (abs({rule('positives:z1h')}))"
+def surprise(window: str, of: str = SHOWN) -> str:
+    """How far positives are from those expected, in standard deviations that this label has shown: what the alerts look at."""
+    return f"{rule(f'positives:z{window}', of)} / {rule('positives:dispersion7d', of)}"
+
+
+def larger(one: str, other: str) -> str:
+    """The larger of two, label by label; the one that is there, where one is not."""
+    return f"({one} > {other} or {other} or {one})"
+
+
+def order() -> str:
+    """What tables are ordered by: the largest surprise first, of the hour or of the week."""
+    hour, week = surprise("1h"), surprise("7d")
+    return f"max by (label) {larger(f'abs({hour})', f'abs({week})')}"
 
 
 def shown_rule(name: str) -> str:

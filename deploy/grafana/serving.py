@@ -3,9 +3,9 @@
 from grafana_foundation_sdk.models import dashboard as models
 from pages import Row, alert_annotation, page, policy_annotation, query_variable, source_variable
 from panels import Panels, Query, cloud, lines, number
-from rates import BUDGET, EVERY, HERE, MODEL, RPC, error_ratio, mean, quantile, rate
+from rates import EVERY, HERE, MODEL, RPC, burn, error_ratio, mean, quantile, rate
 from replicas import processes, versions
-from styles import ANY_IS_BAD, BAD, BLUE, FINE, GREEN, GREY, LIVE, ORANGE, SKY, WARNING, Style, limit
+from styles import ANY_IS_BAD, BAD, BLUE, CLEAR, FINE, GREEN, GREY, LIVE, ORANGE, SKY, TARGET_LINE, WARNING, Style, limit
 
 # In the order in which a request goes through them.
 STAGES = {"decode": SKY, "queue": ORANGE, "inference": BLUE, "answer": GREEN}
@@ -23,14 +23,14 @@ def glance() -> Panels:
         number(
             "Errors",
             "Share of the RPCs of the last 5 minutes that failed by the server's fault: Unknown, Internal, Unavailable, "
-            "DataLoss, DeadlineExceeded.",
-            error_ratio("5m"), "percentunit", decimals=2, steps=((None, LIVE), (BUDGET, WARNING), (14.4 * BUDGET, BAD)),
+            "DataLoss, DeadlineExceeded, ResourceExhausted.",
+            error_ratio("5m"), "percentunit", decimals=2, steps=((None, LIVE), (0.001, WARNING), (0.0144, BAD)),
         ),
         number(
             "Budget burn",
-            "How many times too fast the error budget of a monthly 99.9 % is spent, over the last hour. 1 spends it exactly; "
-            "above 14.4 an alert fires.",
-            f"({error_ratio('1h')}) / {BUDGET}", "none", steps=((None, LIVE), (1, WARNING), (14.4, BAD)), decimals=1,
+            "How many times too fast the monthly error budget is spent, over the last hour, by the method that does so "
+            "fastest, in all replicas. 1 spends it exactly; an alert fires above 14.4, and above 6 over six hours.",
+            burn("1h"), "none", steps=((None, LIVE), (1, WARNING), (14.4, BAD)), decimals=1,
         ),
         number(
             "p99 latency",
@@ -70,9 +70,13 @@ def latency() -> Panels:
         ),
         lines(
             "p99 by stage",
-            "99 of 100 spent less than this. Queue far above inference: more load than lanes, or batches that wait too long.",
-            [Query(quantile(0.99, f"cutpoint_{stage}_seconds"), stage, exemplar=stage == "request") for stage in stages],
-            "s", styles=STYLES,
+            "99 of 100 spent less than this; the objective is the rules', for requests. Queue far above inference: more load "
+            "than lanes, or batches that wait too long.",
+            [
+                *(Query(quantile(0.99, f"cutpoint_{stage}_seconds"), stage, exemplar=stage == "request") for stage in stages),
+                Query("cutpoint:latency_objective_seconds", "objective"),
+            ],
+            "s", styles={**STYLES, "objective": TARGET_LINE},
         ),
         lines(
             "Mean by stage",
@@ -119,16 +123,17 @@ def calls() -> Panels:
         ),
         lines(
             "Error budget burn",
-            "How many times too fast the budget of a monthly 99.9 % is spent. The alert needs both the hour and the 5 "
-            "minutes above the dashed line: the first is evidence, the second says that it is still so.",
+            "How many times too fast the monthly error budget is spent by the method that does so fastest, in all replicas. "
+            "The alert needs 1 hour and 5 minutes both above 14.4 (dashed), or 6 hours and 30 minutes both above 6: the long "
+            "window is evidence, the short one says that it is still so.",
             [
-                Query(f"({error_ratio('5m')}) / {BUDGET}", "over 5 minutes"),
-                Query(f"({error_ratio('1h')}) / {BUDGET}", "over 1 hour"),
-                Query(f"({error_ratio('6h')}) / {BUDGET}", "over 6 hours"),
+                Query(burn("5m"), "5 minutes"), Query(burn("30m"), "30 minutes"), Query(burn("1h"), "1 hour"),
+                Query(burn("6h"), "6 hours"),
             ],
-            "none", w=6, limits=limit(14.4), most=15,
+            "none", w=6, limits=((None, CLEAR), (6, WARNING), (14.4, BAD)), most=15,
             styles={
-                "over 5 minutes": Style(SKY, width=1), "over 1 hour": Style(BLUE), "over 6 hours": Style(GREY, dashed=True),
+                "5 minutes": Style(SKY, width=1), "30 minutes": Style(ORANGE, width=1), "1 hour": Style(BLUE),
+                "6 hours": Style(ORANGE),
             },
         ),
     ]  # fmt: skip

@@ -25,9 +25,13 @@ Steps = Sequence[tuple[float | None, str]]  # (from this value on, colour); the 
 FINE: Steps = ((None, LIVE),)
 ANY_IS_BAD: Steps = ((None, LIVE), (1, BAD))
 ANY_IS_A_WARNING: Steps = ((None, LIVE), (1, WARNING))
-SURPRISE: Steps = ((None, LIVE), (3, WARNING), (4, BAD))
-BOTH_SIDES: Steps = ((None, LOW), (-4, CLEAR), (4, BAD))  # of z, for cells; 4 is where the alerts are
-BOTH_LIMITS: Steps = ((None, CLEAR), (-4, LOW), (4, BAD))  # the same, for lines, which are drawn at each value
+SURPRISE: Steps = ((None, LIVE), (3, WARNING), (5, BAD))  # 5 is where the alerts begin, over an hour and over six
+BOTH_LIMITS: Steps = ((None, CLEAR), (-5, LOW), (5, BAD))  # for lines, which are drawn at each value
+
+
+def beyond(value: float) -> Steps:
+    """For cells: coloured from a value on, up and down."""
+    return ((None, LOW), (-value, CLEAR), (value, BAD))
 
 
 def limit(value: float) -> Steps:

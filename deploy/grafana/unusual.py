@@ -1,13 +1,12 @@
 """The top of the overview: is anything wrong, what, and since when."""
 
 from panels import Column, Panels, Query, grid, lines, number
-from scopes import ALERTS, CHOSEN, VERSION, gauge, rule, shown_rule, surprise
-from styles import ANY_IS_A_WARNING, ANY_IS_BAD, BOTH_LIMITS, BOTH_SIDES, SURPRISE
+from scopes import ALERTS, CHOSEN, VERSION, gauge, order, rule, shown_rule, surprise
+from styles import ANY_IS_A_WARNING, ANY_IS_BAD, BOTH_LIMITS, SURPRISE, beyond
 
 
 def glance() -> Panels:
     """Is anything wrong?"""
-    z = f"abs({rule('positives:z1h', CHOSEN)} / {rule('positives:dispersion7d', CHOSEN)})"
     live, upper, lower = (rule(f"positive_rate:{name}", CHOSEN) for name in ("ratio1h", "ucl1h", "lcl1h"))
     positives, expected = (rule(f"{name}:increase1h", CHOSEN) for name in ("positives", "expected_positives"))
     return [
@@ -18,14 +17,14 @@ def glance() -> Panels:
         ),
         number(
             "Largest surprise",
-            "The largest |z| of any label: how far the positives of the last hour are from those expected, in standard "
-            "deviations, divided by the dispersion that this label has shown over 7 days. An alert starts at 4.",
-            f"max({z})", "none", steps=SURPRISE, decimals=1,
+            "How far the positives of the last hour are from those expected, of the label where this is most: in standard "
+            "deviations, as wide as they have been for this label over 7 days. Alerts begin at 5.",
+            f"max(abs({surprise('1h', CHOSEN)}))", "none", steps=SURPRISE, decimals=1,
         ),
         number(
             "Labels outside limits",
-            "Labels whose live rate of the last hour is above its upper or below its lower control limit. By chance alone "
-            "about 3 in 1000 are.",
+            "Labels whose live rate of the last hour is above its upper or below its lower control limit, which are three "
+            "standard deviations away: a few in a thousand are by chance.",
             f"count({live} > {upper} or {live} < {lower}) or vector(0)", "none", steps=ANY_IS_A_WARNING,
         ),
         number(
@@ -66,29 +65,32 @@ def unusual() -> Panels:
         grid(
             "Alerts pending and firing",
             "Cutpoint's alerts of this model or of the server, and since when their condition holds. What to do about each "
-            "is in docs/monitoring.md.",
+            "is in docs/alerts.md.",
             ("alertname", "alertstate", "severity", "label", "version"),
             [Column("since", since, "dateTimeFromNow")],
-            w=9, h=8, empty="No alert is pending or firing", hide=("job", "instance", "model"),
+            w=9, h=8, empty="No alert is pending or firing", hide=("job", "model"),
         ),
         lines(
-            "Surprise of the live rate (z, 1 h)",
-            "Positives of the last hour against those expected, in standard deviations on the square-root scale, for the "
-            "labels of the largest |z| in this time range. Above 0: more positives than promised. Short excursions beyond ±3 "
-            "are chance; alerts start at ±4 times the label's own dispersion.",
-            [Query(rule("positives:z1h"), "{{label}}")], "none",
+            "Surprise of the last hour",
+            "How far the positives of an hour are from those expected, in standard deviations, as wide as they have been for "
+            "this label over 7 days. Above 0: more than promised. Up to 3 either way is chance, at 5 (dashed) alerts begin. "
+            "Shown are the labels of the largest surprise in this time range.",
+            [Query(surprise("1h"), "{{label}}")], "none",
             w=15, axis="standard deviations", start=None, side=True,
             limits=BOTH_LIMITS,
         ),
         grid(
             "Live rates by label",
-            "The labels of the largest |z| in this time range, now. z beyond ±4 is coloured: orange for more positives than "
-            "promised, blue for fewer.",
+            "The labels of the largest surprise in this time range, now. Surprise is counted in standard deviations over an "
+            "hour to a week; from where alerts begin it is coloured: orange for more positives than promised, blue for "
+            "fewer. Long windows are for labels of which few positives are expected.",
             ("label",),
             [
-                Column("z, 1 h", shown_rule("positives:z1h"), "none", 1, BOTH_SIDES),
-                Column("z, 6 h", shown_rule("positives:z6h"), "none", 1, BOTH_SIDES),
-                Column("dispersion, 7 d", shown_rule("positives:dispersion7d"), "none", 2),
+                Column("surprise, 1 h", f"max by (label) ({surprise('1h')})", "none", 1, beyond(5)),
+                Column("6 h", f"max by (label) ({surprise('6h')})", "none", 1, beyond(5)),
+                Column("1 d", f"max by (label) ({surprise('1d')})", "none", 1, beyond(4.5)),
+                Column("7 d", f"max by (label) ({surprise('7d')})", "none", 1, beyond(4)),
+                Column("dispersion", shown_rule("positives:dispersion7d"), "none", 2),
                 Column("live rate", shown_rule("positive_rate:ratio1h"), "percentunit", 3),
                 Column("expected rate", shown_rule("positive_rate:expected1h"), "percentunit", 3),
                 Column("lower limit", shown_rule("positive_rate:lcl1h"), "percentunit", 3),
@@ -98,6 +100,6 @@ def unusual() -> Panels:
                 Column("decisions, 1 h", shown_rule("decisions:increase1h"), "short", 0),
                 Column("threshold (logit)", gauge("threshold"), "none", 3),
             ],
-            first=surprise(),
+            first=order(),
         ),
     ]  # fmt: skip

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 # Where nothing is the right answer to a server that is well: no alert, no fault, no outcome, no target that a policy states.
 MAY_BE_EMPTY = re.compile(
-    "ALERTS|outcomes|confirmed|target_|cutpoint_estimated_prevalence|prevalence:rogan|estimated1h|grpc_code!=|unmatched"
+    "z1d|z7d|ALERTS|outcomes|confirmed|target_|cutpoint_estimated_prevalence|prevalence:rogan|estimated1h|grpc_code!=|unmatched"
 )
 
 
@@ -153,9 +153,11 @@ def prometheus(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) 
 def recorded(prometheus: Prometheus) -> bool:
     """Whether the server's increase has gone through the rules."""
     seen = prometheus.instant('increase(cutpoint_decisions_total{label="a",version="1"}[1h]) > 0')
-    done = prometheus.instant('model_version_label:cutpoint_positives:z1h{label="a",version="1"}')
+    last = ("positives:z6h", "positives:dispersion7d", "positive_rate:ucl1h")  # in groups of their own, or made of those
+    done = all(prometheus.instant(f'model_version_label:cutpoint_{name}{{label="a",version="1"}}') for name in last)
     shadow = prometheus.instant("increase(cutpoint_shadow_decisions_total[1h]) > 0")
-    return bool(seen and done and shadow)
+    errors = prometheus.instant("method:grpc_server_errors:ratio_rate6h")
+    return bool(seen and done and shadow and errors)
 
 
 def values(prometheus: Prometheus, server: ServerProcess) -> Mapping[str, str]:
@@ -212,10 +214,8 @@ def test_variables_offer_what_is_there(prometheus: Prometheus, server: ServerPro
     assert offered(prometheus, "cutpoint-serving", "model", given) == ["linear"]
     assert offered(prometheus, "cutpoint-serving", "instance", given) == [server.metrics_url.split("/")[2]]
     shown = offered(prometheus, "cutpoint-overview", "shown", given)
-    z = {
-        s["metric"]["label"]: abs(float(s["value"][1]))
-        for s in prometheus.instant('model_version_label:cutpoint_positives:z1h{version="1"}')
-    }
+    hour = prometheus.instant('model_version_label:cutpoint_positives:z1h{version="1"}')
+    z = {series["metric"]["label"]: abs(float(series["value"][1])) for series in hour}
     assert shown == sorted(z, key=lambda label: -z[label])
     assert offered(prometheus, "cutpoint-overview", "shown", {**given, "top": "1"}) == shown[:1]
     assert offered(prometheus, "cutpoint-overview", "shown", {**given, "label": "(b)"}) == ["b"]
