@@ -153,8 +153,8 @@ def batches() -> Panels:
             [Query(rate("cutpoint_batch_rows_sum", "model", MODEL), "{{model}}")], "cps", w=6,
         ),
         lines(
-            "Rows waiting",
-            "For a model run. The dashed line is the default of `--max-waiting-rows`, where requests are refused.",
+            "Queue",
+            "Rows that wait for a model run. The dashed line is the default of `--max-waiting-rows`, where requests are refused.",
             [Query(f"sum by (model, version) (cutpoint_queue_rows{{{MODEL}}})", "{{model}} version {{version}}")], "short", w=6,
             limits=limit(4096),
         ),

@@ -137,6 +137,14 @@ def test_series_of_a_line_are_told_apart(panel: dict[str, Any]) -> None:
 
 
 @each_dashboard
+def test_a_title_is_of_one_panel_and_the_docs_know_it(page: dict[str, Any]) -> None:
+    titles = [panel["title"].removesuffix(": $shown") for panel in panels(page)]
+    assert max(Counter(titles).values()) == 1
+    text = (ROOT / "docs" / "dashboards.md").read_text()
+    assert [title for title in titles if f"**{title}**" not in text] == []
+
+
+@each_dashboard
 def test_nothing_lies_on_anything_else(page: dict[str, Any]) -> None:
     numbers = Counter(panel["id"] for panel in everything(page))
     assert max(numbers.values()) == 1
