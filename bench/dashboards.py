@@ -1,8 +1,8 @@
 """What the overview asks of Prometheus at 512 labels: `make bench-dashboards` (needs `apt-get install prometheus`).
 
-A day of the recorded series of a model with 512 labels is written into a Prometheus, as often as the rules make them. Then the
-overview's own queries are asked: which ten labels are shown, and their lines; beside them what a page would ask that drew a line
-for every label.
+A day of the recorded series of a model with 512 labels is written into a Prometheus, as often as the rules make them. Then
+the overview's own queries are asked: which ten labels are shown, and their lines; beside them what a page would ask that drew
+a line for every label.
 """
 
 import json

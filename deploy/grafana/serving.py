@@ -155,8 +155,8 @@ def batches() -> Panels:
         lines(
             "Queue",
             "Rows that wait for a model run. The dashed line is the default of `--max-waiting-rows`, where requests are refused.",
-            [Query(f"sum by (model, version) (cutpoint_queue_rows{{{MODEL}}})", "{{model}} version {{version}}")], "short", w=6,
-            limits=limit(4096),
+            [Query(f"sum by (model, version) (cutpoint_queue_rows{{{MODEL}}})", "{{model}} version {{version}}")],
+            "short", w=6, limits=limit(4096),
         ),
         lines(
             "Requests in flight", "Inference requests being answered, by model.",
