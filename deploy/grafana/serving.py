@@ -154,7 +154,8 @@ def batches() -> Panels:
         ),
         lines(
             "Queue",
-            "Rows that wait for a model run. The dashed line is the default of `--max-waiting-rows`, where requests are refused.",
+            "Rows that wait for a model run. The dashed line is the default of `--max-waiting-rows`, where requests are "
+            "refused.",
             [Query(f"sum by (model, version) (cutpoint_queue_rows{{{MODEL}}})", "{{model}} version {{version}}")],
             "short", w=6, limits=limit(4096),
         ),
