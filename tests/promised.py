@@ -18,6 +18,7 @@ RULES = {
         "positives:dispersion7d", "positive_rate:ratio1h", "positive_rate:expected1h", "positive_rate:ucl1h",
         "positive_rate:lcl1h", "prevalence:rogan_gladen1h", "precision:estimated1h", "recall:estimated1h",
         "precision:confirmed7d", "precision:confirmed7d_low", "precision:confirmed7d_high", "recall:confirmed7d",
+        "recall:confirmed7d_low", "recall:confirmed7d_high",
     )
 } | {
     "cutpoint:error_budget_ratio", "cutpoint:latency_objective_seconds",

@@ -15,6 +15,12 @@ from styles import (
     band,
 )
 
+# Of precision and of recall.
+QUALITY = {
+    **band("at most", "at least", CONFIRMED), "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE,
+    "promised": PROMISED_LINE, "target": TARGET_LINE,
+}  # fmt: skip
+
 
 def quality() -> Panels:
     """How good are the decisions?"""
@@ -81,8 +87,8 @@ def label_in_detail() -> Panels:
         lines(
             "Precision: $shown",
             "Share of the positives that are true. Confirmed: outcomes reported over 7 days, with the 95 % Wilson interval "
-            "as band. Estimated: from the probabilities of the last hour, the prior corrected. The alert is on the band's "
-            "upper end below the target.",
+            "as band. Estimated: from the probabilities of the last hour, the prior corrected. The alert wants a wider "
+            "interval, of three standard deviations, below the target.",
             [
                 Query(rule("precision:confirmed7d_high"), "at most"),
                 Query(rule("precision:confirmed7d_low"), "at least"),
@@ -91,25 +97,20 @@ def label_in_detail() -> Panels:
                 Query(gauge("expected_precision"), "promised"),
                 Query(gauge("target_precision"), "target"),
             ],
-            "percentunit", w=6, most=1,
-            styles={
-                **band("at most", "at least", CONFIRMED), "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE,
-                "promised": PROMISED_LINE, "target": TARGET_LINE,
-            },
+            "percentunit", w=6, most=1, styles=QUALITY,
         ),
         lines(
             "Recall: $shown",
-            "Share of the true positives that were found. Confirmed counts only outcomes reported, so it is honest where "
-            "negatives are looked at too.",
+            "Share of the true positives that were found, as confirmed, with its interval, and as estimated. Confirmed "
+            "counts only outcomes reported, so it is honest where negatives are looked at too.",
             [
+                Query(rule("recall:confirmed7d_high"), "at most"),
+                Query(rule("recall:confirmed7d_low"), "at least"),
                 Query(rule("recall:confirmed7d"), "confirmed"),
                 Query(rule("recall:estimated1h"), "estimated"),
                 Query(gauge("expected_recall"), "promised"),
                 Query(gauge("target_recall"), "target"),
             ],
-            "percentunit", w=5, most=1,
-            styles={
-                "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE, "promised": PROMISED_LINE, "target": TARGET_LINE,
-            },
+            "percentunit", w=5, most=1, styles=QUALITY,
         ),
     ]  # fmt: skip
