@@ -63,7 +63,6 @@ def lines(
     stacked: bool = False,
     steps: bool = False,
     side: bool = False,
-    log: bool = False,
 ) -> timeseries.Panel:
     """Lines over time.
 
@@ -82,7 +81,6 @@ def lines(
         stacked: one on top of the other.
         steps: values hold until the next.
         side: the legend as a table at the right, with last and largest values.
-        log: a logarithmic axis.
     """
     legend = common.VizLegendOptions().show_legend(True)
     if side:
@@ -118,8 +116,6 @@ def lines(
         panel = panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if steps:
         panel = panel.line_interpolation(common_models.LineInterpolation.STEP_AFTER)
-    if log:
-        panel = panel.scale_distribution(common.ScaleDistributionConfig().type(common_models.ScaleDistribution.LOG).log(10))
     if limits:
         panel = panel.thresholds(_thresholds(limits)).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED)

@@ -9,6 +9,8 @@ def glance() -> Panels:
     """Is anything wrong?"""
     live, upper, lower = (rule(f"positive_rate:{name}", CHOSEN) for name in ("ratio1h", "ucl1h", "lcl1h"))
     positives, expected = (rule(f"{name}:increase1h", CHOSEN) for name in ("positives", "expected_positives"))
+    # Those folded into one label have their thresholds, only no series of them.
+    decided = f'cutpoint_decisions_total{{{CHOSEN},label!="__other__"}}'
     return [
         number(
             "Alerts firing",
@@ -24,7 +26,8 @@ def glance() -> Panels:
         number(
             "Labels outside limits",
             "Labels whose live rate of the last hour is above its upper or below its lower control limit, which are three "
-            "standard deviations away: a few in a thousand are by chance.",
+            "standard deviations away. By chance a few in a thousand are, and more of those of which less than ten positives "
+            "are expected.",
             f"count({live} > {upper} or {live} < {lower}) or vector(0)", "none", steps=ANY_IS_A_WARNING,
         ),
         number(
@@ -46,8 +49,8 @@ def glance() -> Panels:
         number(
             "Labels without threshold",
             "Labels for which the objective could not be met: nothing is decided on them. `cutpoint policy list` says why.",
-            f"count(count by (label) (cutpoint_decisions_total{{{CHOSEN}}})) - (count(count by (label) "
-            f"(cutpoint_threshold{{{CHOSEN}}})) or vector(0))", "none", steps=ANY_IS_A_WARNING,
+            f"count(count by (label) ({decided})) - (count(count by (label) (cutpoint_threshold{{{CHOSEN}}})) or vector(0))",
+            "none", steps=ANY_IS_A_WARNING,
         ),
         number(
             "Labels folded",
