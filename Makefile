@@ -11,7 +11,7 @@ RUNTIME ?= dist/runtime
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format proto wheel runtime check-runtime clean
+.PHONY: help install demo test lint format proto dashboards wheel runtime check-runtime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ lint: $(READY) ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PARTS)
+	MYPYPATH=deploy/grafana $(BIN)/mypy deploy/grafana/build.py
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
@@ -34,6 +35,9 @@ format: $(READY) ## format the code and mend what can be mended
 
 proto: $(READY) ## regenerate the protobuf code
 	$(BIN)/python proto/generate.py
+
+dashboards: $(READY) ## regenerate the Grafana dashboards
+	$(BIN)/python deploy/grafana/build.py
 
 wheel: .python-checked ## build the wheel into dist/
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
