@@ -11,7 +11,7 @@ from bundles import linear_bundle, policy
 from cutpoint.calibration import Policy
 from cutpoint.client import Client
 from cutpoint.errors import CutpointError
-from cutpoint.server.monitoring.metrics import ModelCounters
+from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.policy.policies import Active
 from processes import ServerProcess
 
@@ -147,6 +147,6 @@ def test_an_older_generation_never_replaces_a_newer_one(models: object, tmp_path
     counters.apply(old)
     counters.apply(None)
     assert counters.active is new
-    assert counters.snapshot()[1][2].tolist() == [2.0, 2.0]
-    counters.add(np.array([[True, False]]), old)  # decided before the change, counted after it
-    assert counters.snapshot()[0][:3].tolist() == [[1, 1], [1, 0], [0.1, 0.1]]
+    assert counters.snapshot().promises[0].tolist() == [2.0, 2.0]
+    counters.add(np.array([[1.5, 0.5]], np.float32), old)  # decided before the change, counted after it
+    assert counters.snapshot().sums[:3].tolist() == [[1, 1], [1, 0], [0.1, 0.1]]

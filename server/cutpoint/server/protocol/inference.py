@@ -107,6 +107,7 @@ class Inference:
             reply(None, error, request_id)
             return None
         model, declared, wanted = asked.model, asked.declared, asked.wanted
+        decode_s = time.perf_counter() - begun
 
         def answered(answer: Answer | None, error: BaseException | None) -> None:
             message = None
@@ -117,6 +118,7 @@ class Inference:
                     ended, timing = time.perf_counter(), answer.timing
                     took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                     model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
+                    model.series.answered(decode_s, ended - answering, ended - begun)
             except Exception as found:
                 message, error = None, found
             if message is None:
