@@ -148,5 +148,7 @@ def test_an_older_generation_never_replaces_a_newer_one(models: object, tmp_path
     counters.apply(None)
     assert counters.active is new
     assert counters.snapshot().promises[0].tolist() == [2.0, 2.0]
-    counters.add(np.array([[1.5, 0.5]], np.float32), old)  # decided before the change, counted after it
+    counters.add(
+        np.array([[1.5, 0.5]], np.float32), np.array([[True, False]]), old
+    )  # decided before the change, counted after it
     assert counters.snapshot().sums[:3].tolist() == [[1, 1], [1, 0], [0.1, 0.1]]

@@ -9,7 +9,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,14 @@ COUNTERS = {
 _POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are of `Active.per_decision` but for positives
 ACTUAL = PREDICTED = ("negative", "positive")
 
+Doubles = NDArray[np.float64]
+
 # Requests and bytes that may be held; numbers from which on a request is summed at once, for it gains nothing by waiting.
 _MOST_HELD, _MOST_BYTES, _AT_ONCE = 128, 1 << 19, 1 << 14
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 stays exact to 1e-4.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 12
-# A number of a straight line takes 1.7 ns: a hundredth of a core. One that is counted for the prevalence takes 3 ns more.
-_PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 5e6, 2e7
+# A number of a straight line takes 2 ns: a hundredth of a core. One that is counted for the prevalence takes 3 ns more.
+_PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 4e6, 2e7
 _WINDOW_PER_S, _WINDOW_SAVED = 5e5, 4e6
 _BYTE = 255
 _FARTHEST = 1e4
@@ -113,15 +115,21 @@ class ModelCounters:
             if self.active is not None:
                 self._sums.start(self.active, self._promises[PREVALENCE])
 
-    def add(self, logits: NDArray[np.float32], active: Active) -> None:
-        """Account for the decisions that `active`, which may have been replaced meanwhile, makes on logits [..., label].
+    def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+        """Account for the decisions that `active`, which may have been replaced meanwhile, made on logits.
 
-        They are copied. No number of them is NaN.
+        Nothing of either is kept: what is needed later is copied.
+
+        Args:
+            logits: [..., label], without NaN.
+            decisions: of the same shape, what was decided.
+            active: that decided.
         """
         if not self._counts:
             return
         if logits.size >= _AT_ONCE:
-            self._sums.add(logits.reshape(-1, len(self.labels)), active)
+            shape = (-1, len(self.labels))
+            self._sums.add(logits.reshape(shape), decisions.reshape(shape), active)
             return
         held, data = self._held, logits.tobytes()
         held.append((active, data))
@@ -167,8 +175,11 @@ class _Sums:
         self._random = random.Random(seed)
         self._rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
         self._numbers = np.zeros((0, labels), np.float32)
-        self._alerts = np.zeros((0, labels), np.bool_)
-        self._odds: tuple[Active, NegativeOdds] | None = None
+        self._of: Active | None = None  # of the rows that were counted last
+        self._map = NegativeOdds(())
+        self._since = 0
+        self._picked: list[tuple[Active, int, bytes]] = []
+        self._picked_numbers = 0
 
     def start(self, active: Active, prior: NDArray[np.float64]) -> None:
         """The window is of this policy's probabilities from now on; it starts anew where these are others."""
@@ -178,22 +189,23 @@ class _Sums:
             if before is None or _identity(before) != _identity(active):
                 self._window.clear(prior)
 
-    def add(self, rows: NDArray[np.float32], active: Active) -> None:
-        """Sum these rows [row, label] now."""
+    def add(self, rows: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+        """Count these rows [row, label] now."""
         with self.lock:
-            self._account(rows, active)
+            for at in range(0, len(rows), self._rows):
+                self._count(rows[at : at + self._rows], decisions[at : at + self._rows], active)
 
     def settle(self) -> None:
         """Sum what is held."""
         with self.lock:
             self._settle()
 
-    def read(
-        self,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64], float], float]:
+    def read(self) -> tuple[Doubles, Doubles, tuple[Doubles, Doubles, float], float]:
         """Sums, outcomes, the window's counts and its rows, with all that is held."""
         with self.lock:
             self._settle()
+            self._look_at_picked()
+            self._add_rows()
             return self._values.copy(), self.outcomes.copy(), self._window.counts(), self._window.rows
 
     def _settle(self) -> None:
@@ -202,57 +214,88 @@ class _Sums:
         taken = self.held[:count]
         del self.held[:count]
         for active, entries in itertools.groupby(taken, key=lambda entry: entry[0]):
-            rows = np.frombuffer(b"".join(data for _, data in entries), np.float32)
-            self._account(rows.reshape(-1, self._labels), active)
+            rows = self._joined([data for _, data in entries])
+            for at in range(0, len(rows), self._rows):
+                some = rows[at : at + self._rows]
+                self._count(some, np.greater_equal(some, active.thresholds), active)
 
-    def _account(self, rows: NDArray[np.float32], active: Active) -> None:
-        for at in range(0, len(rows), self._rows):
-            self._account_chunk(rows[at : at + self._rows], active)
+    def _joined(self, parts: Sequence[bytes]) -> NDArray[np.float32]:
+        return np.frombuffer(b"".join(parts), np.float32).reshape(-1, self._labels)
 
-    def _account_chunk(self, rows: NDArray[np.float32], active: Active) -> None:
+    def _count(self, rows: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+        """Count a chunk of rows, and look at the probabilities of as many of them as may be looked at."""
         count = len(rows)
-        if len(self._numbers) < count:
-            self._numbers = np.empty((self._rows, self._labels), np.float32)
-            self._alerts = np.empty((self._rows, self._labels), np.bool_)
-        alerts = np.greater_equal(rows, active.thresholds, out=self._alerts[:count])
-        self._values[: len(active.per_decision)] += active.per_decision * count
+        if active is not self._of:
+            self._add_rows()
+            self._of, self._map = active, NegativeOdds(active.policy.labels)
+        self._since += count
         fits = np.uint8 if count <= _BYTE else np.uint32  # a byte is ten times as fast
-        self._values[_POSITIVES] += np.add.reduce(alerts.view(np.uint8), axis=0, dtype=fits)
-        if self._odds is None or self._odds[0] is not active:
-            self._odds = active, NegativeOdds(active.policy.labels)
-        map_, stride = self._odds[1], self._probabilities.stride(rows.size * self._odds[1].cost)
-        if stride > 1:
-            start = self._random.randrange(stride)
-            rows, alerts = rows[start::stride], alerts[start::stride]
-            if not len(rows):
-                return
-        with np.errstate(all="ignore"):
-            numbers = map_(rows, self._numbers[: len(rows)])
-            if active is self._windowed:
-                self._see(numbers, stride)
-            summed = self._probability(numbers, alerts)
-            if not np.isfinite(summed).all():  # an infinite logit, under a slope of 0
-                numbers = map_(np.nan_to_num(rows, nan=0.0, posinf=_FARTHEST, neginf=-_FARTHEST), self._numbers[: len(rows)])
-                summed = self._probability(numbers, alerts)
-        self._values[_PROBABILITY:] += stride * active.decides * summed
+        self._values[_POSITIVES] += np.add.reduce(decisions.view(np.uint8), axis=0, dtype=fits)
+        stride = self._probabilities.stride(rows.size * self._map.cost)
+        if stride == 1:
+            self._look_at(rows, active, None)
+            return
+        picked = rows[self._random.randrange(stride) :: stride]
+        if len(picked):
+            self._picked.append((active, stride, picked.tobytes()))
+            self._picked_numbers += picked.size
+        if self._picked_numbers >= _CHUNK // 2:
+            self._look_at_picked()
 
-    def _see(self, numbers: NDArray[np.float32], weight: int) -> None:
-        """Have the window see some of these, which stand for `weight` rows each."""
+    def _add_rows(self) -> None:
+        """Add what every decision adds, whatever it was, for the rows since this was done last."""
+        if self._of is not None and self._since:
+            self._values[: len(self._of.per_decision)] += self._of.per_decision * self._since
+        self._since = 0
+
+    def _look_at_picked(self) -> None:
+        """Look at the rows that stand for more than themselves, once there are many of them."""
+        picked, self._picked, self._picked_numbers = self._picked, [], 0
+        for active, entries in itertools.groupby(picked, key=lambda entry: entry[0]):
+            same = list(entries)
+            rows = self._joined([data for _, _, data in same])
+            lengths = [len(data) // (4 * self._labels) for _, _, data in same]
+            weights = np.repeat(np.array([stride for _, stride, _ in same], np.float32), lengths)
+            for at in range(0, len(rows), self._rows):
+                self._look_at(rows[at : at + self._rows], active, weights[at : at + self._rows])
+
+    def _look_at(self, rows: NDArray[np.float32], active: Active, weights: NDArray[np.float32] | None) -> None:
+        """Sum the probabilities of rows, each taken as often as its weight says; once, where there are none."""
+        if len(self._numbers) < len(rows):
+            self._numbers = np.empty((self._rows, self._labels), np.float32)
+        numbers = self._numbers[: len(rows)]
+        map_ = self._map if active is self._of else NegativeOdds(active.policy.labels)
+        alerts = np.greater_equal(rows, active.thresholds)
+        with np.errstate(all="ignore"):
+            map_(rows, numbers)
+            if active is self._windowed:
+                self._see(numbers, weights)
+            summed = _probability(numbers, alerts, weights)
+            if not np.isfinite(summed).all():  # an infinite logit, under a slope of 0
+                map_(np.nan_to_num(rows, nan=0.0, posinf=_FARTHEST, neginf=-_FARTHEST), numbers)
+                summed = _probability(numbers, alerts, weights)
+        self._values[_PROBABILITY:] += active.decides * summed
+
+    def _see(self, numbers: NDArray[np.float32], weights: NDArray[np.float32] | None) -> None:
+        """Have the window see as many of these as it may."""
         stride = self._in_window.stride(numbers.size)
         start = self._random.randrange(stride) if stride > 1 else 0
         some = numbers[start::stride]
         if len(some):
-            self._window.add(some, weight * stride)
+            each = np.ones(len(some)) if weights is None else weights[start::stride].astype(np.float64)
+            self._window.add(some, stride * each)
 
-    @staticmethod
-    def _probability(numbers: NDArray[np.float32], alerts: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The sum of p and that of p where it alerts, [2, label], of minus log-odds, which are overwritten."""
-        np.exp(numbers, out=numbers)
-        np.add(numbers, np.float32(1), out=numbers)
-        np.reciprocal(numbers, out=numbers)
-        every = np.add.reduce(numbers, axis=0)
-        np.multiply(numbers, alerts, out=numbers)
-        return np.stack([every, np.add.reduce(numbers, axis=0)]).astype(np.float64)
+
+def _probability(numbers: NDArray[np.float32], alerts: NDArray[np.bool_], weights: NDArray[np.float32] | None) -> Doubles:
+    """The sum of p and that of p where it alerts, [2, label], of minus log-odds, which are overwritten."""
+    np.exp(numbers, out=numbers)
+    np.add(numbers, np.float32(1), out=numbers)
+    np.reciprocal(numbers, out=numbers)
+    if weights is not None:
+        np.multiply(numbers, weights[:, None], out=numbers)
+    every = np.add.reduce(numbers, axis=0)
+    np.multiply(numbers, alerts, out=numbers)
+    return np.stack([every, np.add.reduce(numbers, axis=0)]).astype(np.float64)
 
 
 def _identity(active: Active) -> tuple[int, str]:

@@ -70,7 +70,7 @@ class NegativeOdds:
 
 
 class _Knots:
-    """Straight lines between knots, of several labels: one search for all of them, each label's knots in a stretch of its own."""
+    """Straight lines between knots, of several labels: one search for all, each label's knots in a stretch of its own."""
 
     def __init__(self, at: Sequence[int], calibrators: Sequence[Calibrator]) -> None:
         """For the labels `at` these places."""

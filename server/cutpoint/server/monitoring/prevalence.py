@@ -51,8 +51,8 @@ class Window:
         self._weights, self._seen = [0.0, 0.0], [0, 0]
         self._began = self._clock()
 
-    def add(self, negative_odds: NDArray[np.float32], weight: float = 1.0) -> None:
-        """Count rows [row, label], given as minus their calibrated log-odds; each stands for `weight` rows."""
+    def add(self, negative_odds: NDArray[np.float32], weights: Doubles) -> None:
+        """Count rows [row, label], given as minus their calibrated log-odds; each stands for `weights` [row] rows."""
         self._turn()
         if not len(self._halves[0]):
             self._halves[0] = np.zeros(BINS * self._labels)
@@ -60,8 +60,10 @@ class Window:
         np.add(at, self._offset, out=at)
         np.fmax(at, np.float32(0), out=at)  # of NaN, which an infinite logit may become, the lowest bin
         np.fmin(at, np.float32(BINS - 1), out=at)
-        np.add.at(self._halves[0], (at.astype(np.intp) + self._base).reshape(-1), weight)
-        self._weights[0] += weight * len(at)
+        bins = (at.astype(np.intp) + self._base).reshape(-1)
+        same = float(weights[0]) if (weights == weights[0]).all() else np.repeat(weights, self._labels)
+        np.add.at(self._halves[0], bins, same)
+        self._weights[0] += float(weights.sum())
         self._seen[0] += len(at)
 
     @property

@@ -281,7 +281,7 @@ class ServedModel:
             self._count_invalid(logits)
         if active is not None and (not wanted or "decisions" in wanted):
             outputs["decisions"] = logits >= active.thresholds
-            self.counters.add(logits, active)
+            self.counters.add(logits, outputs["decisions"], active)
         elif "decisions" in wanted:
             raise NotCalibrated(
                 f"model '{self.name}' version {self.version} has no active policy; calibrate it to get decisions"
