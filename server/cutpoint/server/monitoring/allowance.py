@@ -19,15 +19,13 @@ class Allowance:
     def stride(self, units: float) -> int:
         """Take what `units` of work may have: 1 for all of it, k for every k-th part, at most 1024.
 
-        It depends on the clock and on amounts, never on what the work finds: so a sum over every k-th part from a random start,
-        taken k times, is right on average.
+        All of it while half of the most is there; below, k rises as it empties, so that it settles where as much is taken as
+        comes in, and does not jump. It depends on the clock and on amounts, never on what the work finds: so a sum over every
+        k-th part from a random start, taken k times, is right on average.
         """
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._then) * self._per_s)
         self._then = now
-        if units <= self._left:
-            self._left -= units
-            return 1
-        stride = min(_LARGEST_STRIDE, math.ceil(units / max(self._left, units / _LARGEST_STRIDE)))
+        stride = min(_LARGEST_STRIDE, math.ceil(self._most / max(2 * self._left, self._most / _LARGEST_STRIDE)))
         self._left -= units / stride
         return stride

@@ -77,6 +77,8 @@ class PageServer:
 
 
 class _Quiet(WSGIRequestHandler):
+    disable_nagle_algorithm = True  # the head goes out before the page, which would wait 40 ms for its acknowledgement
+
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are no news."""
 
