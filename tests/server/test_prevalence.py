@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
+from calibrated import Clock
 from cutpoint.server.monitoring.prevalence import BINS, Window, estimate
 from scipy.special import expit, logit
 
 # A model whose cut finds 30.4 % of the positives and 0.71 % of the negatives, as in the study that has these deviations.
 SEPARATION, PRIOR, ROWS = 1.938, 0.01, 20_000
 STUDY = {0.002: 0.0012, 0.01: 0.0018, 0.02: 0.0020, 0.05: 0.0026}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def log_odds(prevalence: float, rows: int, rng: np.random.Generator, prior: float = PRIOR) -> np.ndarray:
@@ -104,7 +97,7 @@ def test_a_window_forgets_what_is_old() -> None:
     clock = Clock()
     window = windowed(np.zeros((10, 1)), np.array([PRIOR]), clock)
     for now_s, rows, more in ((1799.0, 10, 5), (1801.0, 15, 3), (3599.0, 18, 0), (3601.0, 3, 7), (5401.0, 7, 0), (1e6, 0, 1)):
-        clock.now_s = now_s
+        clock.now_s = 1000 + now_s
         assert window.rows == rows == window.counts()[0].sum()
         if more:
             window.add(np.zeros((more, 1), np.float32), np.ones(more))

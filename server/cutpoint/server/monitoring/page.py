@@ -13,6 +13,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder, gzip_accepted
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 _END = b"# EOF\n"
 # A page of ten thousand lines takes 6 ms so, and 30 ms at the usual level, for a tenth less.
@@ -43,11 +45,24 @@ class Page:
         """
         encoder, content_type = choose_encoder(accept)
         if names:
-            return encoder(self._registry.restricted_registry(names)), content_type
+            return encoder(_Some(self._registry, names)), content_type
         openmetrics = content_type.startswith("application/openmetrics-text")
         rest = encoder(self._rest)
         own = "".join(each.text(openmetrics) for each in self._written).encode()
         return (rest.removesuffix(_END) + own + _END if openmetrics else rest + own), content_type
+
+
+class _Some(Collector):
+    """The samples of some names."""
+
+    def __init__(self, registry: CollectorRegistry, names: Sequence[str]) -> None:
+        self._registry, self._names = registry, frozenset(names)
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if sample.name in self._names]
+            if metric.samples:
+                yield metric
 
 
 class PageServer:

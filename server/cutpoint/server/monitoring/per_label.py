@@ -31,7 +31,7 @@ _OF_VERSION = {
     "cutpoint_policy_version": "Version of the active policy; 0 for none.",
     "cutpoint_threshold_activated_timestamp_seconds": "When the active policy became active, seconds since 1970.",
     "cutpoint_queue_rows": "Rows waiting for a model run.",
-    "cutpoint_folded_labels": f'Labels whose series are folded into label="{OTHER}".',
+    "cutpoint_folded_labels": f"Labels whose series are folded into one, that of label {OTHER}.",
     "cutpoint_estimated_prevalence_rows": "Rows or windows in the window that the prevalence is estimated from.",
 }
 
