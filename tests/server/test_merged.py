@@ -6,6 +6,7 @@ from calibrated import KINDS, policy_of
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
 from cutpoint.server.workers.merged import merge
+from exposition import faults
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -82,3 +83,7 @@ def test_a_model_that_one_worker_has_alone_is_there() -> None:
     found = found_in(merge([Metrics().page.answer()[0].decode(), worker(1, 1, 0.5, 4)]))
     assert found["cutpoint_decisions_total", "label 0", ""] == 4
     assert found["cutpoint_threshold", "label 0", ""] == 0.5
+
+
+def test_promtool_finds_no_fault() -> None:
+    assert faults(merge([worker(1, 1, 0.5, 3), worker(2, 2, -0.5, 4)]).encode()) == ""

@@ -156,6 +156,8 @@ def test_stages_are_timed_once_a_request(models: Path) -> None:
     for stage in ("decode", "queue", "answer", "request"):
         assert found[f'cutpoint_{stage}_seconds_count{{model="linear"}}'] == 3, stage
         assert 0 <= found[f'cutpoint_{stage}_seconds_sum{{model="linear"}}'] <= total
+    parts = [found[f'cutpoint_{stage}_seconds_sum{{model="linear"}}'] for stage in ("decode", "queue", "inference", "answer")]
+    assert sum(parts) == pytest.approx(total), "the stages are all of it: no two requests shared a run"
     assert found['cutpoint_batch_rows_sum{model="linear"}'] == 204
     bounds = [name for name in found if name.startswith("cutpoint_request_seconds_bucket{le=")]
     assert '{le="0.0001"' in bounds[0] and '{le="10.0"' in bounds[-2] and '{le="+Inf"' in bounds[-1]

@@ -1,6 +1,7 @@
 """The page of /metrics: the same as prometheus_client writes, folded where labels are too many, whole over HTTP."""
 
 import gzip
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -12,6 +13,8 @@ from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.monitoring.page import PageServer
 from cutpoint.server.policy.policies import Active
+from exposition import faults
+from processes import ROOT
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -87,6 +90,22 @@ def test_the_page_is_what_prometheus_client_writes() -> None:
         assert heads[0] == heads[1]
         assert content_type.startswith(accept.partition(";")[0] or "text/plain; version=0.0.4")
     assert ours.endswith(b"\n# EOF\n") and ours.count(b"# EOF") == 1
+
+
+def test_promtool_finds_no_fault_in_a_page_with_everything() -> None:
+    metrics = Metrics(most_labels=3)
+    counters = counted(metrics, ("a", ODD, "c", "d"), undecided=(1,))
+    active = counters.active
+    assert active is not None
+    logits = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
+    counters.add(logits, logits >= active.thresholds, active)
+    series = metrics.series("m")
+    series.answered(0.0002, 0.0, 0.001, 0.002)
+    series.waited(0.0)
+    series.ran(3, 0.001)
+    text = metrics.page.answer()[0]
+    assert b"cutpoint_estimated_prevalence{" in text
+    assert faults(text) == ""
 
 
 def test_promises_are_those_of_the_policy() -> None:
@@ -200,3 +219,25 @@ def test_a_port_that_is_taken_is_said() -> None:
     metrics = Metrics()
     with served(metrics) as connection, pytest.raises(OSError, match="in use"):
         PageServer(metrics.page, "127.0.0.1", connection.port)
+
+
+def test_the_document_lists_every_metric_as_it_is() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)` \| (counter|gauge|histogram) \| ([a-z_, ]+) \|", text, re.MULTILINE)
+    written = {name: (kind, tuple(labels.split(", "))) for name, kind, labels in rows}
+    assert len(written) == len(rows)
+    metrics = Metrics(clock=lambda: 0.0)
+    counted(metrics, ("a", "b"))
+    metrics.loads.labels("m", "loaded")
+    for family, more in ((metrics.started, ()), (metrics.handling, ()), (metrics.handled, ("OK",))):
+        family.labels("unary", "service", "method", *more)
+    found = {}
+    for family in metrics.registry.collect():
+        if family.name.startswith(("process_", "python_", "cutpoint_shadow_")):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels if label != "le"}
+        found[name] = (family.type, labels)
+    # There is too little to estimate it from.
+    found["cutpoint_estimated_prevalence"] = ("gauge", {"model", "version", "label"})
+    assert {name: (kind, set(labels)) for name, (kind, labels) in written.items()} == found

@@ -89,7 +89,7 @@ class Metrics:
             "decode": spreads("cutpoint_decode_seconds", "Time from a request's message to its arrays.", of),
             "queue": spreads("cutpoint_queue_seconds", "Time a request waited for a model run.", of),
             "inference": spreads("cutpoint_inference_seconds", "Time of a model run.", of),
-            "answer": spreads("cutpoint_answer_seconds", "Time from a request's outputs to its answer's message.", of),
+            "answer": spreads("cutpoint_answer_seconds", "Time from the end of a request's run to its answer's message.", of),
             "request": spreads("cutpoint_request_seconds", "Time from a request's message to its answer's message.", of),
             "batch_rows": spreads("cutpoint_batch_rows", "Rows in a model run.", of, _BUCKETS_ROWS),
             "calibration": spreads("cutpoint_calibration_seconds", "Time of a Calibrate call.", of),

@@ -11,7 +11,7 @@ class ModelSeries:
 
     The stages of a request are `decode` (a message to arrays), `queue` (until its run starts; texts and shared memory are
     decoded there, in the thread that runs them), `inference` (the run that it shares, told once a run) and `answer` (threshold,
-    probabilities, and arrays to a message). `request` is all of it, from the message to the answer's bytes.
+    probabilities, and arrays to a message). `request` is all of it, from the message to the answer's message.
 
     Attributes:
         times: whether stages are timed at all.
@@ -27,11 +27,11 @@ class ModelSeries:
     inflight: Tally
     times: bool = True
 
-    def answered(self, decode_s: float, answer_s: float, request_s: float) -> None:
-        """A request was answered, after these times."""
+    def answered(self, decode_s: float, queue_s: float, run_s: float, request_s: float) -> None:
+        """A request was answered after `request_s`, of which the other times are known; what is left went into its answer."""
         if self.times:
             self.decode.observe(decode_s)
-            self.answer.observe(answer_s)
+            self.answer.observe(max(0.0, request_s - decode_s - queue_s - run_s))
             self.request.observe(request_s)
 
     def waited(self, queue_s: float) -> None:

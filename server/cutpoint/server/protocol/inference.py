@@ -118,7 +118,7 @@ class Inference:
                     ended, timing = time.perf_counter(), answer.timing
                     took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                     model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
-                    model.series.answered(decode_s, ended - answering, ended - begun)
+                    model.series.answered(decode_s, timing.queue_s, timing.run_s, ended - begun)
             except Exception as found:
                 message, error = None, found
             if message is None:
