@@ -43,6 +43,8 @@ _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
 _PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 1e6, 4e6
 _WINDOW_PER_S, _WINDOW_SAVED = 2e5, 5e5
 _BYTE = 255
+# Policies whose maps are kept: what was accepted under one is decided by it, beside those that came after.
+_MAPS = 4
 _FARTHEST = 1e4
 
 
@@ -177,7 +179,7 @@ class _Sums:
         self._rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
         self._numbers = np.zeros((0, labels), np.float32)
         self._of: Active | None = None  # of the rows that were counted last
-        self._map = NegativeOdds(())
+        self._maps: list[tuple[Active, NegativeOdds]] = []
         self._since = 0
         self._picked: list[tuple[Active, int, bytes]] = []
         self._picked_numbers = 0
@@ -186,6 +188,7 @@ class _Sums:
         """The window is of this policy's probabilities from now on; it starts anew where these are others."""
         with self.lock:
             self._settle()
+            self._map_of(active)  # now, rather than while somebody waits
             before, self._windowed = self._windowed, active
             if before is None or _identity(before) != _identity(active):
                 self._window.clear(prior)
@@ -229,11 +232,11 @@ class _Sums:
         count = len(rows)
         if active is not self._of:
             self._add_rows()
-            self._of, self._map = active, NegativeOdds(active.policy.labels)
+            self._of = active
         self._since += count
         fits = np.uint8 if count <= _BYTE else np.uint32  # a byte is ten times as fast
         self._values[_POSITIVES] += np.add.reduce(decisions.view(np.uint8), axis=0, dtype=fits)
-        stride = self._probabilities.stride(rows.size * self._map.cost)
+        stride = self._probabilities.stride(rows.size * self._map_of(active).cost)
         if stride == 1:
             self._look_at(rows, active, None)
             return
@@ -243,6 +246,15 @@ class _Sums:
             self._picked_numbers += picked.size
         if self._picked_numbers >= _CHUNK // 2:
             self._look_at_picked()
+
+    def _map_of(self, active: Active) -> NegativeOdds:
+        """The policy's map of probabilities, made once while it is among the last few that decided."""
+        for known, map_ in self._maps:
+            if known is active:
+                return map_
+        made = NegativeOdds(active.policy.labels)
+        self._maps = [(active, made), *self._maps[: _MAPS - 1]]
+        return made
 
     def _add_rows(self) -> None:
         """Add what every decision adds, whatever it was, for the rows since this was done last."""
@@ -267,7 +279,7 @@ class _Sums:
         if len(self._numbers) < len(rows):
             self._numbers = np.empty((self._rows, self._labels), np.float32)
         numbers = self._numbers[: len(rows)]
-        map_ = self._map if active is self._of else NegativeOdds(active.policy.labels)
+        map_ = self._map_of(active)
         alerts = np.greater_equal(rows, active.thresholds)
         with np.errstate(all="ignore"):
             map_(rows, numbers)
