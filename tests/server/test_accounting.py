@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from calibrated import KINDS, Clock, policy_of
 from cutpoint.calibration import Calibrator, Policy
-from cutpoint.server.monitoring.accounting import COUNTERS, ModelCounters
+from cutpoint.errors import BadScores
+from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.allowance import Allowance
+from cutpoint.server.monitoring.sums import COUNTERS
 from cutpoint.server.policy.policies import Active
 from scipy.special import expit
 
@@ -191,6 +193,15 @@ def test_without_accounting_nothing_is_counted() -> None:
     add(counters, np.ones((3, 1), np.float32), active)
     assert (counters.snapshot().sums == 0).all()
     assert counters.snapshot().promises[0].tolist() == [0.0]
+
+
+def test_logits_of_other_labels_are_refused_and_spoil_nothing() -> None:
+    policy = policy_of(KINDS[:2], (0.0, 0.0))
+    counters, active = counters_of(policy)
+    add(counters, np.ones((3, 2), np.float32), active)
+    with pytest.raises(BadScores, match="answered 1 logits for its 2 labels"):
+        add(counters, np.ones((3, 1), np.float32), active)
+    assert_counted(counters, sums_of(np.ones((3, 2), np.float32), policy))
 
 
 def test_an_allowance_takes_what_its_rate_gives() -> None:

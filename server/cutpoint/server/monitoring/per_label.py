@@ -14,8 +14,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from .accounting import ACTUAL, COUNTERS, PREDICTED, ModelCounters, Snapshot
+from .accounting import ModelCounters, Snapshot
 from .promises import PROMISES, RATE, RSE
+from .sums import ACTUAL, COUNTERS, PREDICTED
 
 OTHER = "__other__"
 # Numbers that Python writes as Go reads them; others, infinity above all, need more care.
