@@ -1,96 +1,150 @@
-"""What counting decisions costs: `make bench-monitoring`.
+"""What monitoring costs: `make bench-monitoring`.
 
-One request of one row against a 512-label model: numpy additions, beside one `Counter.inc` per label and counter, as a server
-would do that kept a prometheus_client child per label; and the share of that request's in-process inference.
+`cutpoint serve` twice, with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels): the same load on each
+in turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time. A scrape of its
+512 labels, as Prometheus asks for it, idle and under that load. And whether either grows with what was counted.
 """
 
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
 
 import numpy as np
-from claims import Claim, report, timed
-from cutpoint.calibration import Plan, Policy, Scores, fit_labels
+from claims import Claim, report
+from cutpoint.bundle import read_bundle
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
-from cutpoint.server.runs.session import OnnxSession
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from serving_load import INFER, Caller, Request, grpc_request, infer_message, load
+from serving_models import LABELS, mlp512, rows
+from serving_process import Server, cutpoint_serve
 
-LABELS, ROWS, CALLS = 512, 1, 2000
+CALLERS, ROUNDS = 8, 15
+COUNTS = {1: 2_500, 64: 1_000}  # requests of a load, by rows: some half a second
+COUNTED = 1_000_000
+# As Prometheus 2.42 asks.
+SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", "Accept-Encoding": "gzip"}
 
 
 def main() -> None:
     """Print the claims."""
-    rng = np.random.default_rng(0)
-    names = tuple(f"label{i}" for i in range(LABELS))
-    logits = rng.normal(size=(2000, LABELS)).astype(np.float32)
-    targets = (logits + rng.normal(size=logits.shape) > 3).astype(np.uint8)
-    fitted = fit_labels(Scores(logits, targets, names), Plan.of("max_fbeta=1"))
-    policy = Policy(model="m", model_version=1, model_digest="0", created="", author="bench", data_digest="0", labels=fitted)
-    metrics = Metrics()
-    counters = metrics.add_model("m", 1, names, "0", "cpu")
-    active = Active(policy, 1, 0.0)
-    counters.apply(active)
-    decisions = logits[:ROWS] >= active.thresholds
-
-    kinds = ("decisions", "positives", "expected_positives", "expected_positives_variance")
-    plain = [Counter(f"{kind}_total", "", ("label",), registry=CollectorRegistry()) for kind in kinds]
-    children = [[counter.labels(name) for name in names] for counter in plain]
-
-    def additions() -> None:
-        for _ in range(CALLS):
-            counters.add(decisions, active)
-
-    def calls() -> None:
-        for _ in range(CALLS // 50):
-            for i in range(LABELS):
-                children[0][i].inc(ROWS)
-                children[1][i].inc(int(decisions[0, i]))
-                children[2][i].inc(active.rates[i])
-                children[3][i].inc(active.rates[i] * (1 - active.rates[i]))
-
+    claims = []
     with tempfile.TemporaryDirectory() as folder:
-        session = OnnxSession(_mlp(Path(folder) / "mlp.onnx"))
-        row = {"x": rng.normal(size=(ROWS, 64)).astype(np.float32)}
+        models = Path(folder) / "models"
+        models.mkdir()
+        bundle = mlp512(models)
+        with cutpoint_serve(models) as on, cutpoint_serve(models, "--no-accounting") as off:
+            for count, requests in COUNTS.items():
+                message = infer_message("mlp512", rows("mlp512", count), ("decisions",))
+                claims.append(_rates(count, requests, _asked(on, message), _asked(off, message)))
+            counted = on.metrics()['cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}']
+            assert counted >= sum((ROUNDS + 1) * requests * count for count, requests in COUNTS.items()), counted
+            silent = (value for name, value in off.metrics().items() if name.startswith("cutpoint_decisions_total"))
+            assert not any(silent), "counted without accounting"
+            target, request = _asked(on, infer_message("mlp512", rows("mlp512", 1), ("decisions",)))
+            idle = _scrapes_ms(on.metrics_url, 10)
+            busy = _under_load(lambda: load(target, request, CALLERS, 6 * COUNTS[1]), on.metrics_url)
+            for when, found in (("idle", idle), ("under load", busy)):
+                name = f"a scrape of {LABELS} labels, {when}, worst of {len(found)}"
+                claims.append(Claim(name, max(found), 100, 1, "ms", least=False))
+        claims += _growth(bundle)
+    report(claims)
 
-        def infer() -> None:
-            for _ in range(CALLS):
-                session.run(row)
 
-        add_s, call_s, infer_s = timed(additions, calls, infer)
-    begun = time.perf_counter()
-    generate_latest(metrics.registry)
-    scrape_s = time.perf_counter() - begun
-    us = 1e6 / CALLS
-    report(
-        [
-            Claim("counting a row of 512 labels, against inc() per label", 50 * call_s * us, add_s * us, 50, "us"),
-            Claim("counting a row of 512 labels, limit 50 us", add_s * us, 50, 1, "us", least=False),
-            Claim("counting beside a run of mlp512 in process", add_s * us, infer_s * us, 3, "us", least=False),
-            Claim("a scrape of 512 labels, limit 100 ms", scrape_s * 1e3, 100, 1, "ms", least=False),
-        ]
-    )
+def _asked(server: Server, message: bytes) -> tuple[str, Request]:
+    """What to load a server with, that has answered it once."""
+    caller = Caller(server.target)
+    try:
+        return server.target, grpc_request(INFER, message, answer_bytes=len(caller.infer(message)) + 5)
+    finally:
+        caller.close()
 
 
-def _mlp(path: Path) -> Path:
-    from onnx import TensorProto, helper, numpy_helper, save
+def _rates(rows_each: int, requests: int, on: tuple[str, Request], off: tuple[str, Request]) -> Claim:
+    """The same load on both, in turns: the ratio is the median of the pairs'."""
+    pairs = []
+    for turn in range(ROUNDS + 1):
+        sides = (on, off) if turn % 2 else (off, on)
+        found = [load(target, request, CALLERS, requests).rate for target, request in sides]
+        if turn:  # the first pair does not count
+            pairs.append(found if turn % 2 else found[::-1])
+    without = median(rate for _, rate in pairs)
+    ratio = median(with_ / rate for with_, rate in pairs)
+    name = f"requests of {rows_each} x {LABELS} decisions, with accounting beside without, median of {ROUNDS} pairs"
+    return Claim(name, ratio * without, without, 0.98, "/s")
 
+
+def _scrapes_ms(url: str, count: int) -> list[float]:
+    found = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        with urlopen(HttpRequest(url, headers=SCRAPE), timeout=60) as answer:
+            answer.read()
+        found.append(1e3 * (time.perf_counter() - begun))
+    return found
+
+
+def _under_load(work: Callable[[], object], url: str) -> list[float]:
+    """Scrapes while `work` goes on in another thread."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    found = []
+    while thread.is_alive():
+        found += _scrapes_ms(url, 1)
+        thread.join(0.2)  # a scraper asks every 15 s; this is 75 times as often
+    return found[:-1]  # the last one may have had no load beside it
+
+
+def _growth(bundle: Path) -> list[Claim]:
+    """Counting, scraping and the number of series, at the start and after a million rows."""
+    policy = read_bundle(bundle).policy
+    assert policy is not None
+    metrics = Metrics()
+    counters = metrics.add_model("mlp512", 1, tuple(label.label for label in policy.labels), "0", "cpu")
+    active = Active(policy, 1, 0.0).prepared()
+    counters.apply(active)
     rng = np.random.default_rng(0)
-    sizes = (64, 256, LABELS)
-    weights = [numpy_helper.from_array(rng.normal(size=sizes[i : i + 2]).astype(np.float32), f"w{i}") for i in range(2)]
-    nodes = [
-        helper.make_node("MatMul", ["x", "w0"], ["h"]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "w1"], ["logits"]),
-    ]
-    x, z = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", s]) for n, s in (("x", 64), ("logits", LABELS)))
-    save(
-        helper.make_model(
-            helper.make_graph(nodes, "mlp512", [x], [z], weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    one, many = (rng.normal(size=(n, LABELS)).astype(np.float32) for n in (1, 500))
+
+    def add_us() -> float:
+        begun = time.perf_counter()
+        for _ in range(20_000):
+            counters.add(one, one >= active.thresholds, active)
+        return (time.perf_counter() - begun) / 20_000 * 1e6
+
+    def scrape_ms() -> float:
+        begun = time.perf_counter()
+        metrics.page.answer(SCRAPE["Accept"])
+        return 1e3 * (time.perf_counter() - begun)
+
+    def lines() -> int:
+        page = metrics.page.answer()[0].splitlines()
+        return sum(not line.startswith(b"cutpoint_estimated_prevalence{") for line in page)  # they come with what is known
+
+    def measured() -> tuple[float, float, int]:
+        scrape_ms()
+        return median(add_us() for _ in range(5)), median(scrape_ms() for _ in range(9)), lines()
+
+    for _ in range(4):
+        counters.add(many, many >= active.thresholds, active)  # so that all there ever is to estimate is there
+    first = measured()
+    alerts = many >= active.thresholds
+    for _ in range(COUNTED // len(many)):
+        counters.add(many, alerts, active)
+    last = measured()
+    return [
+        Claim(
+            "counting a row of 512 labels after a million rows, beside at the start", last[0], first[0], 1.25, "us", least=False
         ),
-        path,
-    )
-    return path
+        Claim("a scrape in process after a million rows, beside at the start", last[1], first[1], 1.25, "ms", least=False),
+        Claim(
+            "lines of the page but estimates after a million rows, beside at the start", last[2], first[2], 1, "", least=False
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The `cutpoint` command; each subcommand's part is imported when it is called, so that none drags in the others' packages."""
 
 import importlib
+import os
 import sys
 from typing import Any, Final
 
@@ -73,6 +74,10 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit code 2."""
+    if _wanted("serve"):
+        # C-core reads this once, when grpc is first imported: the serving thread then reads the sockets itself, where by default
+        # others do and hand each message over. Where it is unknown or set otherwise all works as well, and takes more of the cores.
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     try:
         app()
     except (CutpointError, OSError) as error:  # an OSError names its file and says what the system said

@@ -17,6 +17,7 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server.policy.policies import Generation, PolicyStore
 from cutpoint.server.workers.merged import merge
 from processes import ServerProcess, cutpoint, serving
+from prometheus_client.parser import text_string_to_metric_families
 
 SERVICE = "inference.GRPCInferenceService"
 X = np.array([[2.0, -2.0, 0, 0]], np.float32)
@@ -138,7 +139,7 @@ cutpoint_queue_rows {gauge}
 """
     found = {
         (sample.name, sample.labels.get("le")): sample.value
-        for family in merge([text.format(count=3, gauge=1.5), text.format(count=4, gauge=2.5)])
+        for family in text_string_to_metric_families(merge([text.format(count=3, gauge=1.5), text.format(count=4, gauge=2.5)]))
         for sample in family.samples
     }
     assert found["requests_total", None] == 7

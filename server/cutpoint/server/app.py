@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import grpc
 from cutpoint.errors import BadConfig, CutpointError
-from prometheus_client import CollectorRegistry, start_http_server
 
 from .config import ServerConfig
 from .monitoring.metrics import Metrics
+from .monitoring.page import Page, PageServer
 from .outcomes import service as outcomes
 from .outcomes.keeping import Keeping, keeping
 from .outcomes.service import OutcomeService
@@ -89,7 +89,9 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
     _keep_large_buffers()
     guard = Guard(config.tokens, client_ca=config.tls_client_ca is not None)
     credentials = _credentials(config)
-    metrics = Metrics()
+    metrics = Metrics(most_labels=config.max_metric_labels, accounts=config.accounting)
+    if not config.accounting:
+        log.warning("decisions are not counted and stages not timed: --no-accounting")
     with contextlib.ExitStack() as stack:
         require_models(config)
         store = PolicyStore(config.state_folder, shared=place is not None)
@@ -132,7 +134,7 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         if place is not None and not transport.listen(place.address):
             raise BadConfig.of("workers' socket", place.address, "a path that can be bound")
         metrics_host = config.metrics_host or config.host
-        metrics_port = metrics_server(metrics_host, config.metrics_port, metrics.registry, stack)
+        metrics_port = metrics_server(metrics_host, config.metrics_port, metrics.page, stack)
         transport.start()
         stack.callback(transport.stop, config.grace_s)
         readiness.set(True)
@@ -212,16 +214,14 @@ def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca).credentials()
 
 
-def metrics_server(host: str, port: int, registry: CollectorRegistry, stack: contextlib.ExitStack) -> int:
+def metrics_server(host: str, port: int, page: Page, stack: contextlib.ExitStack) -> int:
     """Answer /metrics until `stack` is left; the port, the real one where 0 was asked for. BadConfig where it is in use."""
     try:
-        http, thread = start_http_server(port, host, registry)
+        server = PageServer(page, host, port)
     except OSError as error:
         raise port_in_use("metrics_port", host, port) from error
-    stack.callback(thread.join)
-    stack.callback(http.server_close)
-    stack.callback(http.shutdown)
-    return int(http.server_port)
+    stack.callback(server.close)
+    return server.port
 
 
 def bracketed(host: str) -> str:

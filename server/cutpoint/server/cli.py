@@ -73,6 +73,12 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="PEM of its key.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="PEM of the roots of clients' certificates (mutual TLS).")] = None,
     tokens: Annotated[Path | None, typer.Option(help="Who may call what: the file that `cutpoint token` writes.")] = None,
+    accounting: Annotated[
+        bool, typer.Option("--accounting/--no-accounting", help="Count decisions and time stages; without, no live rates.")
+    ] = True,
+    max_metric_labels: Annotated[
+        int, typer.Option(help='Labels of a model with series of their own: its first; the rest are "__other__".')
+    ] = 512,
     grace_s: Annotated[float, typer.Option(help="Seconds to finish accepted requests at shutdown.")] = 10.0,
     name: Annotated[str, typer.Option(help="Server name in ServerMetadata.")] = "cutpoint",
     reflection: Annotated[
@@ -89,6 +95,7 @@ def serve(
         max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib,
         decisions_mib=decisions_mib, outcomes_mib=outcomes_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
+        accounting=accounting, max_metric_labels=max_metric_labels,
         reflection=reflection,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -50,6 +50,9 @@ class ServerConfig(Record):
         tls_key: PEM of its key.
         tls_client_ca: PEM of the roots of clients' certificates; with it a client without one is refused.
         tokens: file of callers, their tokens and roles, see `cutpoint.server.security`; None for no checks.
+        accounting: whether decisions are counted and stages timed; without it /metrics says nothing of live rates.
+        max_metric_labels: labels of a model that have series of their own in /metrics; of a model with more, its first ones in
+            its own order, the last place being that of all others together, "__other__".
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
         reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
     """
@@ -85,6 +88,8 @@ class ServerConfig(Record):
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens: Path | None = None
+    accounting: bool = True
+    max_metric_labels: int = Field(default=512, ge=1, le=100_000)
     grace_s: float = Field(default=10.0, ge=0)
     reflection: bool | None = None
 

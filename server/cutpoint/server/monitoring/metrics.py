@@ -1,163 +1,79 @@
 """What Prometheus sees: live decisions beside the positives that the calibration expects, and the usual server figures.
 
 Positives and expected positives are both counters, never a rate: for every decision the label's calibrated rate is added to
-the second, so that their sums compare over any time, across threshold changes, restarts and replicas. Per label and request the
-cost is an addition in a numpy array; text is made at the scrape. Every metric of this server is in this file, but those of
-shadows, which are in `shadow_counters`: what never answered is under names of its own, so that no sum of live decisions has it.
+the second, so that their sums compare over any time, across threshold changes, restarts and replicas. Every metric of this
+server is named in this folder, but those of shadows, which are in `shadow_counters`: what never answered is under names of its
+own, so that no sum of live decisions has it.
 """
 
 import contextlib
 import platform
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
-from typing import Any, TypeVar
+from typing import TypeVar
+from weakref import WeakValueDictionary
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..outcomes.counters import OutcomeCounters
-from ..policy.policies import Active
 from ..serving.shadow_counters import AllShadowCounters
+from .accounting import ModelCounters
+from .page import Page
+from .per_label import PerLabel
+from .series import ModelSeries
 from .tally import Spreads, Tallies
 
 C = TypeVar("C", bound=Collector)
 
-# Seconds: 0.5 ms to 10 s, three a decade.
-_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Seconds: 0.1 ms to 10 s, three a decade.
+_BUCKETS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
 _BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_PER_LABEL = ("model", "version", "label")
-
-_COUNTERS = {
-    "cutpoint_decisions": "Decisions made: rows or windows held against the label's threshold.",
-    "cutpoint_positives": "Decisions at or above the threshold.",
-    "cutpoint_expected_positives": "Positives that the calibration expects: its rate for the label, summed over decisions.",
-    "cutpoint_expected_positives_variance": "Binomial variance of the expected positives: the sum of p(1-p) over decisions.",
-}
-_POSITIVES = 1  # their row; the others are of `Active.per_decision`
-_GAUGES = {
-    "cutpoint_expected_positive_rate": "Share of decisions expected to be positive under the active policy, 0 to 1.",
-    "cutpoint_expected_positive_rate_rse": "Relative standard error of the expected rate, from the amount of calibration data.",
-    "cutpoint_threshold": "Active threshold, a logit.",
-}
-
-
-class ModelCounters:
-    """The accounting of one model version: float64 [label] arrays, added to under a lock that a scrape takes too."""
-
-    def __init__(self, model: str, version: int, labels: tuple[str, ...]) -> None:
-        """All counters start at zero, so that the first event is an increase."""
-        self.model, self.version, self.labels = model, str(version), labels
-        self._lock = threading.Lock()
-        self._sums = np.zeros((len(_COUNTERS), len(labels)))
-        self._gauges = np.full((len(_GAUGES), len(labels)), np.nan)
-        self.active: Active | None = None
-        self.queue_rows: Callable[[], int] = lambda: 0
-
-    def apply(self, active: Active | None) -> None:
-        """Make this the policy in force; an older generation than the present one is ignored, whatever order they come in."""
-        with self._lock:
-            if active is None or (self.active is not None and active.generation <= self.active.generation):
-                return
-            rows = np.array([label.counts.rows for label in active.policy.labels], float)
-            positives = np.where(active.decides & (active.rates > 0), active.rates * rows, np.nan)
-            rse = np.sqrt((1 - active.rates) / positives)
-            rates = np.where(active.decides, active.rates, np.nan)
-            self._gauges = np.stack([rates, rse, active.thresholds.astype(float)])
-            self.active = active
-
-    def go_on_from(self, before: "ModelCounters") -> None:
-        """Count on where those of the same model version stopped, which was loaded anew; not where its labels changed."""
-        if before.labels == self.labels:
-            self._lock, self._sums = before._lock, before._sums
-
-    def add(self, decisions: NDArray[np.bool_], active: Active) -> None:
-        """Account for decisions [..., label] made by `active`, which may have been replaced meanwhile."""
-        flat = decisions.reshape(-1, len(self.labels))
-        positives = flat[0] if len(flat) == 1 else np.count_nonzero(flat, axis=0)
-        expected = active.per_decision * len(flat)
-        with self._lock:
-            self._sums += expected
-            self._sums[_POSITIVES] += positives
-
-    def snapshot(self) -> tuple[NDArray[np.float64], NDArray[np.float64], Active | None]:
-        """Counters [counter, label], gauges [gauge, label] and the active policy, of one moment."""
-        with self._lock:
-            return self._sums.copy(), self._gauges.copy(), self.active
-
-
-class _PerModel(Collector):
-    """Renders the arrays of all models at the scrape."""
-
-    def __init__(self) -> None:
-        self.models: dict[tuple[str, str], ModelCounters] = {}
-
-    def collect(self) -> Iterable[Metric]:
-        models = [(model, *model.snapshot()) for model in list(self.models.values())]
-        for i, (name, text) in enumerate(_COUNTERS.items()):
-            counter = CounterMetricFamily(name, text, labels=_PER_LABEL)
-            for model, sums, _, _ in models:
-                for label, value in zip(model.labels, sums[i], strict=True):
-                    counter.add_metric((model.model, model.version, label), value)
-            yield counter
-        for i, (name, text) in enumerate(_GAUGES.items()):
-            gauge = GaugeMetricFamily(name, text, labels=_PER_LABEL)
-            for model, _, gauges, _ in models:
-                for label, value in zip(model.labels, gauges[i], strict=True):
-                    if not np.isnan(value):
-                        gauge.add_metric((model.model, model.version, label), value)
-            yield gauge
-        generation = GaugeMetricFamily(
-            "cutpoint_threshold_generation", "How many times the active policy has been set.", labels=("model", "version")
-        )
-        policy_version = GaugeMetricFamily(
-            "cutpoint_policy_version", "Version of the active policy; 0 for none.", labels=("model", "version")
-        )
-        activated = GaugeMetricFamily(
-            "cutpoint_threshold_activated_timestamp_seconds",
-            "When the active policy became active.",
-            labels=("model", "version"),
-        )
-        waiting = GaugeMetricFamily("cutpoint_queue_rows", "Rows waiting for a model run.", labels=("model", "version"))
-        for model, _, _, active in models:
-            of = (model.model, model.version)
-            waiting.add_metric(of, model.queue_rows())
-            policy_version.add_metric(of, active.policy.version if active else 0)
-            generation.add_metric(of, active.generation if active else 0)
-            if active is not None:
-                activated.add_metric(of, active.activated_s)
-        yield from (generation, policy_version, activated, waiting)
+INVALID = ("nan", "infinite")
+_CALIBRATED = ("applied", "stored", "rejected", "failed")
 
 
 class Metrics:
-    """All metrics of one server, in a registry of its own."""
+    """All metrics of one server, in a registry of its own.
 
-    def __init__(self) -> None:
-        """Register everything here, so that several servers can live in one process."""
+    Attributes:
+        accounts: whether decisions are counted and stages timed.
+    """
+
+    def __init__(self, *, most_labels: int = 512, accounts: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        """Register everything here, so that several servers can live in one process.
+
+        Args:
+            most_labels: of a model that have series of their own, the fold of all others being one of them.
+            accounts: whether decisions are counted and stages timed.
+            clock: seconds, increasing.
+        """
+        self.accounts, self._clock = accounts, clock
         self._infos: dict[tuple[str, int], tuple[str, str, str, str]] = {}
+        self._lock = threading.Lock()
+        self._shown: dict[str, ModelSeries] = {}
+        self._made: WeakValueDictionary[str, ModelSeries] = WeakValueDictionary()
         disable_created_metrics()  # a second series for every counter, which triples the cost of a scrape
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        self._per_model = _PerModel()
-        self.registry.register(self._per_model)
+        self.registry, self._rest = CollectorRegistry(), CollectorRegistry()
+        for registry in (self.registry, self._rest):
+            ProcessCollector(registry=registry)
+            PlatformCollector(registry=registry)
+        self._per_label = PerLabel(most_labels)
+        self.registry.register(self._per_label)
+        self.page = Page(self.registry, self._rest, [self._per_label])
         self.shadows = self._register(AllShadowCounters())
-        self.outcomes = self._register(OutcomeCounters())
-
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
+        self.outcomes = self._register(OutcomeCounters(self._per_label.of))
 
         def tallies(name: str, text: str, labels: tuple[str, ...], gauge: bool = False) -> Tallies:
             return self._register(Tallies(name, text, labels, gauge=gauge))
@@ -169,32 +85,55 @@ class Metrics:
         self.started = tallies("grpc_server_started", "RPCs started.", grpc_labels)
         self.handled = tallies("grpc_server_handled", "RPCs answered, by code.", (*grpc_labels, "grpc_code"))
         self.handling = spreads("grpc_server_handling_seconds", "Time to answer an RPC.", grpc_labels)
-        self.queue = spreads("cutpoint_queue_seconds", "Time a request waited for a model run.", ("model",))
-        self.inference = spreads("cutpoint_inference_seconds", "Time of a model run.", ("model",))
-        self.batch_rows = spreads("cutpoint_batch_rows", "Rows in a model run.", ("model",), _BUCKETS_ROWS)
-        self.inflight = tallies("cutpoint_inflight_requests", "Inference requests being answered.", ("model",), gauge=True)
-        self.invalid = counter(
-            "cutpoint_invalid_scores_total", "Scores on which nothing can be decided.", ("model", "version", "reason")
+        of = ("model",)
+        self._spreads = {
+            "decode": spreads("cutpoint_decode_seconds", "Time from a request's message to its arrays.", of),
+            "queue": spreads("cutpoint_queue_seconds", "Time a request waited for a model run.", of),
+            "inference": spreads("cutpoint_inference_seconds", "Time of a model run.", of),
+            "answer": spreads("cutpoint_answer_seconds", "Time from the end of a request's run to its answer's message.", of),
+            "request": spreads("cutpoint_request_seconds", "Time from a request's message to its answer's message.", of),
+            "batch_rows": spreads("cutpoint_batch_rows", "Rows in a model run.", of, _BUCKETS_ROWS),
+            "calibration": spreads("cutpoint_calibration_seconds", "Time of a Calibrate call.", of),
+        }
+        self._inflight = tallies("cutpoint_inflight_requests", "Inference requests being answered.", of, gauge=True)
+        self._invalid = tallies(
+            "cutpoint_invalid_scores",
+            "Logits that are no finite numbers: of nan nothing is decided, infinite ones are decided like others.",
+            ("model", "version", "reason"),
         )
-        self.calibrations = counter("cutpoint_calibrations_total", "Calibrate calls, by outcome.", ("model", "outcome"))
-        self.calibration_time = spreads("cutpoint_calibration_seconds", "Time of a Calibrate call.", ("model",))
+        self._calibrations = tallies("cutpoint_calibrations", "Calibrate calls, by outcome.", ("model", "outcome"))
         self.loads = tallies("cutpoint_model_loads", "Model versions loaded, by outcome.", ("model", "outcome"))
         self.ready = tallies(
             "cutpoint_model_ready", "1 while the version is served, 0 while it cannot be.", ("model", "version"), gauge=True
         )
-        self.info = Gauge(
-            "cutpoint_model_info",
-            "Always 1; what the model is.",
-            ("model", "version", "digest", "provider"),
-            registry=self.registry,
+        self.info = self._register(
+            Gauge(
+                "cutpoint_model_info", "Always 1; what the model is.", ("model", "version", "digest", "provider"), registry=None
+            )
         )
-        Gauge(
-            "cutpoint_build_info", "Always 1; what the server is.", ("version", "python", "onnxruntime"), registry=self.registry
-        ).labels(version_of("cutpoint"), platform.python_version(), onnxruntime.__version__).set(1)
+        build = Gauge(
+            "cutpoint_build_info", "Always 1; what the server is.", ("version", "python", "onnxruntime"), registry=None
+        )
+        build.labels(version_of("cutpoint"), platform.python_version(), onnxruntime.__version__).set(1)
+        self._register(build)
 
     def _register(self, collector: C) -> C:
         self.registry.register(collector)
+        self._rest.register(collector)
         return collector
+
+    def series(self, model: str) -> ModelSeries:
+        """What a model adds to as it answers; not shown before `add_model`."""
+        with self._lock:
+            found = self._shown.get(model) or self._made.get(model)
+            if found is None:
+                spreads = {name: family.make() for name, family in self._spreads.items()}
+                self._made[model] = found = ModelSeries(**spreads, inflight=self._inflight.make(), times=self.accounts)
+            return found
+
+    def counters(self, model: str, version: int, labels: tuple[str, ...]) -> ModelCounters:
+        """The counters of a version's decisions, at zero; not shown before `add_model`."""
+        return ModelCounters(model, version, labels, counts=self.accounts, clock=self._clock)
 
     def add_model(
         self,
@@ -215,57 +154,67 @@ class Metrics:
             provider: that computes it.
             counters: of its decisions; made here when None.
         """
-        counters = counters or ModelCounters(model, version, labels)
-        before = self._per_model.models.get((model, str(version)))
+        counters = counters or self.counters(model, version, labels)
+        before = self._per_label.models.get((model, str(version)))
         if before is not None:
             counters.go_on_from(before)
-        self._per_model.models[model, str(version)] = counters
-        self.outcomes.add_model(model, version, labels)
+        self._per_label.models[model, str(version)] = counters
+        self.outcomes.add_version(model, version)
         self.set_ready(model, version, True)
         self._forget_info(model, version)
         self._infos[model, version] = (str(model), str(version), digest[:12], provider)
         self.info.labels(*self._infos[model, version]).set(1)
-        self.invalid.labels(model, version, "nan")
-        for outcome in ("applied", "stored", "rejected", "failed"):
-            self.calibrations.labels(model, outcome)
-        for metric in (self.queue, self.inference, self.batch_rows, self.inflight, self.calibration_time):
-            metric.labels(model)
+        for reason in INVALID:
+            self._invalid.labels(model, version, reason)
+        series = self.series(model)
+        with self._lock:
+            if self._shown.setdefault(model, series) is series:
+                for name, spreads in self._spreads.items():
+                    spreads.put(getattr(series, name), model)
+                self._inflight.put(series.inflight, model)
+                for outcome in _CALIBRATED:
+                    self._calibrations.labels(model, outcome)
         return counters
 
     def set_ready(self, model: str, version: int, ready: bool) -> None:
         """Say that a version is served, or that it cannot be."""
-        tally = self.ready.labels(model, version)
-        tally.add(float(ready) - tally.value)
+        self.ready.labels(model, version).set(float(ready))
+
+    def count_invalid(self, model: str, version: int, reason: str, count: int) -> None:
+        """Count logits that are no finite numbers, for one of the reasons in `INVALID`; of a version that is served."""
+        if (model, str(version)) in self._per_label.models:
+            self._invalid.labels(model, version, reason).add(count)
+
+    def count_calibration(self, model: str, outcome: str, seconds: float) -> None:
+        """Count a Calibrate call: applied, stored, rejected or failed; of a model that is served still."""
+        series = self._shown.get(model)
+        if series is not None:
+            self._calibrations.labels(model, outcome).add()
+            series.calibration.observe(seconds)
 
     def remove_version(self, model: str, version: int) -> None:
         """Forget the series of a version that is gone."""
-        self._per_model.models.pop((model, str(version)), None)
+        self._per_label.models.pop((model, str(version)), None)
         self.outcomes.remove_version(model, version)
         self.ready.remove(model, version)
         self._forget_info(model, version)
-        with contextlib.suppress(KeyError):
-            self.invalid.remove(model, str(version), "nan")
+        for reason in INVALID:
+            self._invalid.remove(model, version, reason)
 
     def remove_model(self, model: str) -> None:
-        """Forget the series of a model of which no version is left."""
-        for metric in (self.queue, self.inference, self.batch_rows, self.inflight, self.calibration_time):
-            metric.remove(model)
-        for outcome in ("applied", "stored", "rejected", "failed"):
-            with contextlib.suppress(KeyError):
-                self.calibrations.remove(model, outcome)
+        """Forget the series of a model of which no version is left, and of those that could not be served."""
+        for family in (self.loads, self.ready):
+            family.remove_all(model)
+        with self._lock:
+            self._shown.pop(model, None)
+            for spreads in self._spreads.values():
+                spreads.remove(model)
+            self._inflight.remove(model)
+            for outcome in _CALIBRATED:
+                self._calibrations.remove(model, outcome)
 
     def _forget_info(self, model: str, version: int) -> None:
         known = self._infos.pop((model, version), None)
         if known is not None:
-            self.info.remove(*known)
-
-
-def observer(metrics: Metrics, model: str) -> Callable[[int, float], Any]:
-    """What a batcher calls after each run, with the label children looked up once."""
-    rows, seconds = metrics.batch_rows.labels(model), metrics.inference.labels(model)
-
-    def observe(count: int, run_s: float) -> None:
-        rows.observe(count)
-        seconds.observe(run_s)
-
-    return observe
+            with contextlib.suppress(KeyError):
+                self.info.remove(*known)

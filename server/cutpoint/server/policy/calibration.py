@@ -77,8 +77,7 @@ class CalibrationService:
             outcome = "rejected"
             raise
         finally:
-            self._metrics.calibrations.labels(model.name, outcome).inc()
-            self._metrics.calibration_time.labels(model.name).observe(time.perf_counter() - begun)
+            self._metrics.count_calibration(model.name, outcome, time.perf_counter() - begun)
 
     def list_policies(self, request: v1.ListPoliciesRequest, call: Call) -> v1.ListPoliciesResponse:
         """Newest first, without their documents."""

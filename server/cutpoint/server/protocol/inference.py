@@ -137,6 +137,7 @@ class Inference:
             reply(None, error, request_id)
             return None
         model, declared, wanted = asked.model, asked.declared, asked.wanted
+        decode_s = time.perf_counter() - begun
 
         def answered(answer: Answer | None, error: BaseException | None) -> None:
             message = None
@@ -147,6 +148,7 @@ class Inference:
                     ended, timing = time.perf_counter(), answer.timing
                     took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                     model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
+                    model.series.answered(decode_s, timing.queue_s, timing.run_s, ended - begun)
                     if asked.name and self._keep is not None:
                         self._keep(model, asked.name, asked.first_row, answer, not wanted or "decisions" in wanted)
             except Exception as found:

@@ -149,6 +149,7 @@ class Catalogue:
             for version in self._models.served(name):
                 self._models.set_state(name, version, State("UNLOADING"))
             self._serve(name, {}, Routing())
+            self._metrics.remove_model(name)  # of versions that could not be served there is more than `_serve` knows
             self._folders = {key: folder for key, folder in self._folders.items() if key[0] != name}
             for version, state in self._models.states(name).items():
                 if state.name == "UNAVAILABLE":  # of what failed before: no longer to the point
@@ -197,6 +198,8 @@ class Catalogue:
             self._metrics.ready.remove(name, version)
             self._models.set_state(name, version, None)
         self._serve(name, serving, routing)
+        if not serving and not self._models.states(name):
+            self._metrics.remove_model(name)
         return errors
 
     def _try(self, name: str, version: int, serving: dict[int, ServedModel], settle: bool) -> CutpointError | None:

@@ -16,7 +16,7 @@ from cutpoint.errors import BadBundle, CutpointError
 from numpy.typing import NDArray
 
 from ..config import ServerConfig
-from ..monitoring.metrics import Metrics, observer
+from ..monitoring.metrics import Metrics
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher
 from ..runs.lanes import Lanes
@@ -57,10 +57,10 @@ class Loading:
         running = running_of(config, f"{bundle.name}/{bundle.version}", read_profile(path, bundle.digest))
         session = OnnxSession(bundle.model_path, running.provider)
         tensors = (*session.inputs, *session.outputs)
-        observe, statistics = observer(self._metrics, bundle.name), Statistics(bundle.name, bundle.version)
+        series, statistics = self._metrics.series(bundle.name), Statistics(bundle.name, bundle.version)
 
         def ran(rows: int, seconds: float) -> None:
-            observe(rows, seconds)
+            series.ran(rows, seconds)
             statistics.record_run(rows, seconds)
 
         batcher = Batcher(

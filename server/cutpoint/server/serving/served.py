@@ -14,7 +14,7 @@ from cutpoint.errors import BadBundle, BadRequest, BadScores, NotCalibrated
 from cutpoint.wire import datatype_of, encode_raw
 from numpy.typing import NDArray
 
-from ..monitoring.metrics import Metrics, ModelCounters
+from ..monitoring.metrics import Metrics
 from ..outcomes.database import Graph
 from ..policy.policies import Active
 from ..protocol.statistics import Statistics
@@ -65,6 +65,7 @@ class ServedModel:
         requests: how many are being answered.
         graph: whose logits it answers.
         shadow: what is scored beside it, and counted but not answered.
+        series: what it adds to as it answers, together with the other versions of the model.
         statistics: what Triton's clients ask for.
     """
 
@@ -79,10 +80,9 @@ class ServedModel:
         self.graph = Graph(bundle.name, bundle.version, bundle.digest, self.labels)
         self._checks_finite = bundle.manifest is not None
         self._metrics = metrics
-        self._queue = metrics.queue.labels(self.name)
-        self._inflight = metrics.inflight.labels(self.name)
+        self.series = metrics.series(self.name)
         self.provider = provider
-        self.counters = ModelCounters(self.name, self.version, self.labels)
+        self.counters = metrics.counters(self.name, self.version, self.labels)
         self.counters.queue_rows = lambda: batcher.waiting_rows
         self._label_array = np.array([label.encode() for label in self.labels], np.object_)
         self._label_bytes = encode_raw(self._label_array)  # the same for every answer, and slow to make
@@ -207,7 +207,7 @@ class ServedModel:
         self._check_finite(arrays)
         outputs, timing = self.batcher.run_at_once(arrays, rows, kind)
         for _, _, waited_s in requests:
-            self._queue.observe(waited_s)
+            self.series.waited(waited_s)
         decided, active = self._decided(outputs, wanted)
         logits = outputs[LOGITS] if self.labels else None
         if len(requests) == 1:
@@ -302,7 +302,7 @@ class ServedModel:
             self._known.add((declared, wanted))
 
     def _decide(self, outputs: Outputs, wanted: tuple[str, ...], timing: Timing) -> Answer:
-        self._queue.observe(timing.queue_s)
+        self.series.waited(timing.queue_s)
         decided, active = self._decided(outputs, wanted)
         return Answer(decided, active, timing, outputs[LOGITS] if self.labels else None)
 
@@ -313,12 +313,11 @@ class ServedModel:
         outputs = dict(outputs)
         active = self.active
         logits = outputs[LOGITS]
-        if np.isnan(logits).any():
-            self._metrics.invalid.labels(self.name, self.version, "nan").inc(int(np.isnan(logits).sum()))
-            raise BadScores(f"model '{self.name}' answered NaN for an input without NaN")
+        if not np.isfinite(logits).all():
+            self._count_invalid(logits)
         if active is not None and (not wanted or "decisions" in wanted):
             outputs["decisions"] = logits >= active.thresholds
-            self.counters.add(outputs["decisions"], active)
+            self.counters.add(logits, outputs["decisions"], active)
         elif "decisions" in wanted:
             raise NotCalibrated(
                 f"model '{self.name}' version {self.version} has no active policy; calibrate it to get decisions"
@@ -328,8 +327,16 @@ class ServedModel:
         outputs["labels"] = self._label_array
         return {name: outputs[name] for name in wanted or self.outputs if name in outputs}, active
 
+    def _count_invalid(self, logits: NDArray[np.float32]) -> None:
+        """Count logits that are no finite numbers; BadScores where one is NaN, which nothing can be decided on."""
+        for reason, found in (("infinite", np.isinf(logits)), ("nan", np.isnan(logits))):
+            if count := int(np.count_nonzero(found)):
+                self._metrics.count_invalid(self.name, self.version, reason, count)
+        if count:
+            raise BadScores(f"model '{self.name}' answered NaN for an input without NaN")
+
     def _count(self, change: int) -> None:
-        self._inflight.add(change)
+        self.series.inflight.add(change)
         with self._lock:
             self.requests += change
             if self._drained is not None:

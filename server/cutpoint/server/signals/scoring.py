@@ -132,7 +132,7 @@ class SignalScoring:
         decisions = None
         if active is not None:
             decisions = logits >= active.thresholds
-            self.model.counters.add(decisions, active)
+            self.model.counters.add(logits, decisions, active)
             decisions = decisions[:, self._chosen]
         scores = (probabilities if active is None else active.probabilities)(logits)[:, self._chosen]
         logits = logits[:, self._chosen]

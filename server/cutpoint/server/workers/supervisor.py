@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from ..app import Listening, metrics_server, port_in_use
 from ..config import ServerConfig
+from ..monitoring.page import Page
 from ..policy.policies import own_folder
 from .merged import Merged
 from .place import Place
@@ -65,10 +66,11 @@ def _running(config: ServerConfig, stop: threading.Event) -> Iterator[tuple[List
         for number in range(config.workers):
             workers.append(_start(each, Place(number=number, port=port, sockets=sockets)))
         urls = [_ready(worker) for worker in workers]
-        registry = CollectorRegistry()
-        registry.register(Merged(urls))
+        registry, merged = CollectorRegistry(), Merged(urls)
+        registry.register(merged)
+        page = Page(registry, CollectorRegistry(), [merged])
         host = config.metrics_host or config.host
-        metrics_port = metrics_server(host, config.metrics_port, registry, stack)
+        metrics_port = metrics_server(host, config.metrics_port, page, stack)
         for worker in workers:
             threading.Thread(target=_tell_of_end, args=(worker, stop), daemon=True).start()
         yield Listening(config.host, port, host, metrics_port), workers

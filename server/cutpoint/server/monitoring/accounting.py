@@ -1,0 +1,147 @@
+"""The accounting of one model version: what was decided, and what its calibration says of it, by label.
+
+A request costs a copy of its logits; the sums are made for many of them at once, when enough have gathered or somebody looks.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from cutpoint.errors import BadScores
+from numpy.typing import NDArray
+
+from ..policy.policies import Active
+from .prevalence import estimate
+from .promises import PREVALENCE, PROMISES, promises_of
+from .sums import Sums
+
+# Requests and bytes that may be held; numbers from which on a request is summed at once, for it gains nothing by waiting.
+_MOST_HELD, _MOST_BYTES, _AT_ONCE = 128, 1 << 19, 1 << 14
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a scrape wants of one model version, of one moment.
+
+    Attributes:
+        sums: [counter, label] in the order of `COUNTERS`.
+        promises: [gauge, label] in the order of `PROMISES`; NaN where there is none.
+        outcomes: [predicted, actual, label], outcomes reported later.
+        recallable: [predicted, label], positive ones of reviews that see misses too, each by how many it stands for.
+        prevalence: [label] estimated of the recent window; NaN where there is too little to say.
+        window_rows: in that window.
+    """
+
+    sums: NDArray[np.float64]
+    promises: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
+    recallable: NDArray[np.float64]
+    prevalence: NDArray[np.float64]
+    window_rows: float
+    active: Active | None
+
+
+class ModelCounters:
+    """Counts of one model version, by label; added to from any thread."""
+
+    def __init__(
+        self,
+        model: str,
+        version: int,
+        labels: tuple[str, ...],
+        *,
+        counts: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+    ) -> None:
+        """All counters start at zero, so that the first event is an increase.
+
+        Args:
+            model: name.
+            version: number.
+            labels: of the decisions.
+            counts: whether decisions are counted at all.
+            clock: seconds, increasing.
+            seed: of where every k-th row starts.
+        """
+        self.model, self.version, self.labels = model, str(version), labels
+        self.active: Active | None = None
+        self.queue_rows: Callable[[], int] = lambda: 0
+        self._counts = counts
+        self._promises = np.full((len(PROMISES), len(labels)), np.nan)
+        self._sums = Sums(len(labels), clock, seed)
+        self._held = self._sums.held
+        self._lock = threading.Lock()
+
+    def apply(self, active: Active | None) -> None:
+        """Make this the policy in force; an older generation than the present one is ignored, whatever order they come in."""
+        with self._lock:
+            if active is None or (self.active is not None and active.generation <= self.active.generation):
+                return
+            self._promises = promises_of(active)
+            self._sums.start(active, self._promises[PREVALENCE])
+            self.active = active
+
+    def go_on_from(self, before: "ModelCounters") -> None:
+        """Count on where those of the same model version stopped, which was loaded anew; not where its labels changed."""
+        if before.labels == self.labels:
+            mine, self._sums = self._sums, before._sums
+            self._held = self._sums.held
+            self._sums.held.extend(mine.held)
+            if self.active is not None:
+                self._sums.start(self.active, self._promises[PREVALENCE])
+
+    def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+        """Account for the decisions that `active`, which may have been replaced meanwhile, made on logits.
+
+        Nothing of either is kept: what is needed later is copied.
+
+        Args:
+            logits: [..., label], without NaN.
+            decisions: of the same shape, what was decided.
+            active: that decided.
+
+        Raises:
+            BadScores: there are more or fewer logits than labels; nothing was counted.
+        """
+        if not self._counts:
+            return
+        if logits.shape[-1] != len(self.labels):  # of a graph that does not say how many it gives
+            raise BadScores(f"model '{self.model}' answered {logits.shape[-1]} logits for its {len(self.labels)} labels")
+        if logits.size >= _AT_ONCE:
+            shape = (-1, len(self.labels))
+            self._sums.add(logits.reshape(shape), decisions.reshape(shape), active)
+            return
+        held, data = self._held, logits.tobytes()
+        held.append((active, data))
+        if len(held) >= _MOST_HELD or len(held) * len(data) >= _MOST_BYTES:
+            self._sums.settle()
+
+    def outcome(self, label_index: int, predicted: bool, actual: bool, count: int = 1) -> None:
+        """Count outcomes that were reported of earlier decisions.
+
+        Args:
+            label_index: of the label, in the model's order.
+            predicted: what was decided.
+            actual: what it turned out to be.
+            count: how many.
+        """
+        with self._sums.lock:
+            self._sums.outcomes[int(predicted), int(actual), label_index] += count
+
+    def recallable(self, label_index: int, predicted: bool, weight: float) -> None:
+        """Count positives from which recall can be estimated; they stand for `weight` of them."""
+        with self._sums.lock:
+            self._sums.recallable[int(predicted), label_index] += weight
+
+    def snapshot(self, labels: int | None = None) -> Snapshot:
+        """Everything up to now; the prevalence of the first `labels` labels only, where that is given."""
+        with self._lock:
+            promises, active = self._promises, self.active
+        sums, outcomes, recallable, (counts, prior, share), rows = self._sums.read()
+        found = np.full(len(self.labels), np.nan)
+        shown = slice(labels)
+        found[shown] = estimate(counts[shown], prior[shown], share)
+        return Snapshot(sums, promises.copy(), outcomes, recallable, found, rows, active)

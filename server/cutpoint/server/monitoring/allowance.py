@@ -1,0 +1,31 @@
+"""How much of what comes may be looked at closely, so that looking costs a bounded share of a core whatever the load."""
+
+import math
+import time
+from collections.abc import Callable
+
+# However little is left, one in so many is looked at.
+_LARGEST_STRIDE = 1024
+
+
+class Allowance:
+    """Units that come in at a rate and are saved up to a limit: a token bucket. Not locked: for who holds a lock already."""
+
+    def __init__(self, per_s: float, saved: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with `saved` units, the most there can be; `per_s` come in a second of `clock`."""
+        self._per_s, self._most, self._clock = per_s, saved, clock
+        self._left, self._then = saved, clock()
+
+    def stride(self, units: float) -> int:
+        """Take what `units` of work may have: 1 for all of it, k for every k-th part, at most 1024.
+
+        All of it while half of the most is there; below, k rises as it empties, so that it settles where as much is taken as
+        comes in, and does not jump. It depends on the clock and on amounts, never on what the work finds: so a sum over every
+        k-th part from a random start, taken k times, is right on average.
+        """
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._then) * self._per_s)
+        self._then = now
+        stride = min(_LARGEST_STRIDE, math.ceil(self._most / max(2 * self._left, self._most / _LARGEST_STRIDE)))
+        self._left -= units / stride
+        return stride

@@ -1,0 +1,229 @@
+"""What is counted of decisions, against sums made one by one in float64."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from calibrated import KINDS, Clock, policy_of
+from cutpoint.calibration import Calibrator, Policy
+from cutpoint.errors import BadScores
+from cutpoint.server.monitoring.accounting import ModelCounters
+from cutpoint.server.monitoring.allowance import Allowance
+from cutpoint.server.monitoring.sums import COUNTERS
+from cutpoint.server.policy.policies import Active
+from scipy.special import expit
+
+
+def counters_of(policy: Policy, clock: Clock | None = None, seed: int = 0) -> tuple[ModelCounters, Active]:
+    counters = ModelCounters("m", 1, tuple(label.label for label in policy.labels), clock=clock or Clock(), seed=seed)
+    active = Active(policy, policy.version, 0.0).prepared()
+    counters.apply(active)
+    return counters, active
+
+
+def add(counters: ModelCounters, logits: np.ndarray, active: Active) -> None:
+    counters.add(logits, logits >= active.thresholds, active)
+
+
+def sums_of(logits: np.ndarray, policy: Policy) -> np.ndarray:
+    """[counter, label], one label and one row after the other."""
+    flat = logits.reshape(-1, len(policy.labels)).astype(np.float64)
+    found = np.zeros((len(COUNTERS), len(policy.labels)))
+    for i, label in enumerate(policy.labels):
+        if label.threshold is None or label.expected is None:
+            continue
+        alerts, rate = flat[:, i] >= label.threshold, label.expected.alert_rate.value
+        p = expit(label.calibrator.log_odds(flat[:, i]))
+        n = len(flat)
+        found[:, i] = (n, alerts.sum(), n * rate, n * rate * (1 - rate), p.sum(), p[alerts].sum())
+    return found
+
+
+def assert_counted(counters: ModelCounters, wanted: np.ndarray) -> None:
+    found = counters.snapshot().sums
+    np.testing.assert_allclose(found[:4], wanted[:4], rtol=1e-12)
+    np.testing.assert_allclose(found[4:], wanted[4:], rtol=2e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kinds", [*((kind,) for kind in KINDS), KINDS, KINDS[:3]], ids=lambda kinds: "+".join(k.kind for k in kinds)
+)
+def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
+    policy = policy_of((*kinds, Calibrator()), (*(0.5,) * len(kinds), None))
+    counters, active = counters_of(policy, Clock(step_s=60))
+    rng = np.random.default_rng(0)
+    wanted = np.zeros((len(COUNTERS), len(policy.labels)))
+    # Rows one by one, windows, what is held for long, and what is summed at once.
+    for shape in ((1,), (7,), (2, 5), (1, 1), (1,), (300,), (1, 20_000), (9_000,)):
+        for _ in range(70 if shape == (1,) else 2):
+            logits = rng.normal(scale=3, size=(*shape, len(policy.labels))).astype(np.float32)
+            add(counters, logits, active)
+            wanted += sums_of(logits, policy)
+        assert_counted(counters, wanted)
+    assert (counters.snapshot().sums[:, -1] == 0).all(), "a label without a threshold decides nothing"
+
+
+def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:
+    policies = [policy_of(KINDS[:2], (0.5, -1.0)), policy_of(KINDS[2:4], (2.0, None), version=2)]
+    counters, first = counters_of(policies[0])
+    second = Active(policies[1], 2, 0.0).prepared()
+    rng = np.random.default_rng(0)
+    wanted = np.zeros((len(COUNTERS), 2))
+    for turn in range(300):
+        if turn == 100:
+            counters.apply(second)
+        active, policy = ((first, policies[0]), (second, policies[1]))[rng.integers(2)]
+        logits = rng.normal(size=(rng.integers(1, 4), 2)).astype(np.float32)
+        add(counters, logits, active)
+        wanted += sums_of(logits, policy)
+        if turn % 50 == 0:
+            assert_counted(counters, wanted)
+    assert_counted(counters, wanted)
+
+
+def test_arrays_may_be_written_to_once_they_were_counted() -> None:
+    policy = policy_of(KINDS[:1], (0.0,))
+    counters, active = counters_of(policy)
+    logits = np.full((3, 1), 2.0, np.float32)
+    view = np.full((9, 1), 2.0, np.float32)[::3]
+    add(counters, logits, active)
+    add(counters, view, active)
+    logits[:], view[:] = -9.0, -9.0
+    assert_counted(counters, sums_of(np.full((6, 1), 2.0, np.float32), policy))
+
+
+def test_infinite_logits_do_not_spoil_the_sums() -> None:
+    flat = Calibrator(kind="temperature", coefficients=(0.0,))
+    policy = policy_of((*KINDS, flat), (0.0,) * (len(KINDS) + 1))
+    counters, active = counters_of(policy)
+    logits = np.zeros((4, len(policy.labels)), np.float32)
+    logits[1], logits[2] = np.inf, -np.inf
+    add(counters, logits, active)
+    with np.errstate(all="ignore"):
+        wanted = sums_of(np.nan_to_num(logits, posinf=1e6, neginf=-1e6), policy)
+    wanted[4:, -1] = 4 * 0.5, 3 * 0.5
+    assert_counted(counters, wanted)
+
+
+def test_beyond_what_may_be_looked_at_counts_stay_exact_and_probabilities_right_on_average() -> None:
+    policy = policy_of(KINDS[:3], (1.0, 0.0, 2.0))
+    rng = np.random.default_rng(0)
+    # Rows that repeat every 64 of them, as those of a caller with 64 sensors do: every k-th from the same start would be wrong.
+    logits = np.tile(rng.normal(scale=2, size=(64, 3)), (400, 1)).astype(np.float32)
+    wanted = sums_of(np.concatenate([logits] * 3), policy)
+    found = []
+    for seed in range(30):
+        clock = Clock()
+        counters, active = counters_of(policy, clock, seed)
+        counters._sums._probabilities = Allowance(50_000, 20_000, clock)
+        for at in range(0, len(logits), 64):  # held, then every k-th
+            clock.now_s += 1e-3
+            add(counters, logits[at : at + 64], active)
+        for _ in range(2):  # at once, every k-th
+            clock.now_s += 0.4
+            add(counters, logits, active)
+        found.append(counters.snapshot().sums)
+    every = np.array(found)
+    assert (every[:, :4] == every[0, :4]).all()
+    np.testing.assert_allclose(every[0, :4], wanted[:4], rtol=1e-12)
+    mean, error = every[:, 4:].mean(axis=0), every[:, 4:].std(axis=0, ddof=1) / np.sqrt(len(every))
+    assert (error > 0).all() and (error < 0.02 * wanted[4:]).all()
+    assert (np.abs(mean - wanted[4:]) < 4 * error).all()
+
+
+def test_no_decision_is_lost_or_counted_twice_between_threads() -> None:
+    policy = policy_of(KINDS[:2], (0.0, 0.0))
+    counters, active = counters_of(policy)
+    other = Active(policy_of(KINDS[:2], (0.0, 0.0), version=2), 2, 0.0).prepared()
+    logits = np.array([[1.0, -1.0]], np.float32)
+    large = np.ones((9000, 2), np.float32)
+    done = threading.Event()
+
+    def count(turns: int) -> None:
+        for i in range(turns):
+            add(counters, logits, active)
+            if i % 500 == 0:
+                add(counters, large, other)
+
+    def look() -> None:
+        before = np.zeros(2)
+        while not done.is_set():
+            now = counters.snapshot().sums[0]
+            assert (now >= before).all()
+            before = now
+
+    threads = [threading.Thread(target=count, args=(5000,)) for _ in range(4)]
+    looking = threading.Thread(target=look)
+    for thread in (looking, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    done.set()
+    looking.join(60)
+    sums = counters.snapshot().sums
+    assert sums[0].tolist() == [4 * 5000 + 4 * 10 * 9000] * 2
+    assert sums[1].tolist() == [4 * 5000 + 4 * 10 * 9000, 4 * 10 * 9000]
+
+
+def test_a_reload_counts_on_and_other_labels_start_anew() -> None:
+    policy = policy_of(KINDS[:2], (0.0, 0.0))
+    before, active = counters_of(policy)
+    logits = np.ones((3, 2), np.float32)
+    add(before, logits, active)
+    before.outcome(1, True, False, 2)
+    after = ModelCounters("m", 1, before.labels, clock=Clock())
+    again = Active(policy, 1, 0.0).prepared()
+    after.apply(again)
+    after.go_on_from(before)
+    add(before, logits, active)  # a request that the one before had accepted
+    add(after, logits, again)
+    assert_counted(after, sums_of(np.ones((9, 2), np.float32), policy))
+    assert after.snapshot().outcomes[1, 0].tolist() == [0, 2]
+    assert after.snapshot().window_rows == 6, "the window goes on where the policy is the same; late rows are not in it"
+    other = ModelCounters("m", 1, ("only",), clock=Clock())
+    other.go_on_from(before)
+    assert (other.snapshot().sums == 0).all()
+
+
+def test_without_accounting_nothing_is_counted() -> None:
+    counters = ModelCounters("m", 1, ("label 0",), counts=False)
+    active = Active(policy_of(KINDS[:1], (0.0,)), 1, 0.0)
+    counters.apply(active)
+    add(counters, np.ones((3, 1), np.float32), active)
+    assert (counters.snapshot().sums == 0).all()
+    assert counters.snapshot().promises[0].tolist() == [0.0]
+
+
+def test_logits_of_other_labels_are_refused_and_spoil_nothing() -> None:
+    policy = policy_of(KINDS[:2], (0.0, 0.0))
+    counters, active = counters_of(policy)
+    add(counters, np.ones((3, 2), np.float32), active)
+    with pytest.raises(BadScores, match="answered 1 logits for its 2 labels"):
+        add(counters, np.ones((3, 1), np.float32), active)
+    assert_counted(counters, sums_of(np.ones((3, 2), np.float32), policy))
+
+
+def test_an_allowance_takes_what_its_rate_gives() -> None:
+    clock = Clock()
+    allowance = Allowance(100.0, 1000.0, clock)
+    assert [allowance.stride(units) for units in (400.0, 100.0)] == [1, 1], "while half is there"
+    looked, strides = 0.0, list[int]()
+    for _ in range(5000):
+        clock.now_s += 0.01  # a unit comes, ten are asked for
+        strides.append(allowance.stride(10.0))
+        looked += 10 / strides[-1]
+    assert looked == pytest.approx(5000, rel=0.1)
+    assert set(strides[-1000:]) <= {9, 10, 11}, "it settles"
+    allowance.stride(1e6)
+    assert allowance.stride(1e9) == 1024, "never nothing"
+    clock.now_s += 1e9
+    assert allowance.stride(501.0) == 1 and allowance.stride(1.0) == 2, "no more is saved than may be"
+
+
+def test_held_bytes_are_bounded() -> None:
+    policy = policy_of(KINDS[:1], (0.0,))
+    counters, active = counters_of(policy)
+    for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
+        add(counters, np.zeros((size, 1), np.float32), active)
+        assert sum(len(data) for _, data in counters._held) < 1 << 20
