@@ -25,6 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "estimator": (MATHS, ARRAYS | {"sklearn"}),
     # What commands print with.
     "terminal": (MATHS, {"rich"}),
+    # A server's page of metrics in a terminal; for the base install, so it reads the page itself.
+    "watch": ({"errors", "calibration", "terminal"}, {"numpy", "rich", "typer"}),
     # What serves a model, held against what it was trained for: it runs both, in processes of their own.
     "tune": ({*MATHS, "terminal", "server", "trainer"}, {"numpy", "scipy", "onnx", "onnxruntime", "pydantic", "typer", "rich"}),
     # An application of the whole, which runs the other commands as a user would.
@@ -145,6 +147,7 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.wire", ("torch", "onnxruntime", "scipy", "tritonclient")),
         ("cutpoint.tune.worker", ("torch", "onnx", "sklearn", "lightning", "cutpoint.trainer", "cutpoint.client")),
         ("cutpoint.tune.cli", ("torch", "onnxruntime", "grpc")),
+        ("cutpoint.watch.cli", ("scipy", "grpc", "torch", "onnxruntime", "prometheus_client")),
         ("cutpoint.cli", ("numpy", "grpc", "torch", "onnxruntime", "pydantic")),
     ],
 )

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "token": ("cutpoint.server.security.token", "server", "Make a token for callers of a server."),
     "score": ("cutpoint.client.cli", "", "Score data against a running server."),
     "policy": ("cutpoint.client.cli", "", "List, show, make, activate a running server's policies."),
+    "watch": ("cutpoint.watch.cli", "", "Watch live positives beside the expected ones, most surprising first."),
     "demo": ("cutpoint.demo.cli", "all", "Run the main job on simulated bearings, start to end."),
 }
 
