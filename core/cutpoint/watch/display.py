@@ -69,6 +69,8 @@ def title_of(standing: Standing, replicas: Sequence[Replica]) -> str:
     """What the numbers are of."""
     at = datetime.datetime.fromtimestamp(standing.at_s).strftime("%H:%M:%S")
     servers = f"{len(replicas)} servers" if len(replicas) > 1 else replicas[0].url
+    if all(replica.answered_s is None for replica in replicas):
+        return f"{at}  {servers}"
     if not standing.since_start:
         return f"{at}  {servers}: the last {_span(standing.covered_s)}"
     started = [replica.started_s for replica in replicas if replica.started_s is not None]

@@ -185,7 +185,7 @@ def _standing(
 def wilson(count: Floats, of: Floats) -> tuple[Floats, Floats]:
     """The interval of a proportion at 95 % (Wilson 1927), (low, high) in 0 to 1; NaN where `of` is 0 or NaN."""
     n = np.where(of > 0, of, np.nan)
-    share, slack = count / n, _Z**2 / n
+    share, slack = np.clip(count / n, 0, 1), _Z**2 / n
     middle, half = (share + slack / 2) / (1 + slack), _Z * np.sqrt(share * (1 - share) / n + slack / (4 * n)) / (1 + slack)
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
