@@ -17,6 +17,7 @@ from cutpoint.errors import BadConfig, CutpointError
 from prometheus_client import CollectorRegistry, start_http_server
 
 from .config import ServerConfig
+from .monitoring.crossing import EVERY_S, Crossings, counted
 from .monitoring.metrics import Metrics
 from .policy import calibration
 from .policy.calibration import CalibrationService
@@ -103,6 +104,9 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         stack.callback(catalogue.close)
         pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="call")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        if place is None:  # of several workers the supervisor looks at the sum
+            crossings = Crossings(lambda: counted(model.counters for model in models.all()), time.monotonic)
+            stack.callback(Polling(crossings.look, EVERY_S, "the counters").close, config.grace_s)
         services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE)
         readiness = Readiness(services)
         rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool)

@@ -1,6 +1,5 @@
 """`cutpoint serve`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +7,7 @@ import typer
 
 from .app import serve as serve_forever
 from .config import server_config
+from .monitoring.log_lines import begin_log
 
 app = typer.Typer()
 
@@ -74,6 +74,9 @@ def serve(
     reflection: Annotated[
         bool | None, typer.Option("--reflection/--no-reflection", help="Answer gRPC reflection (default: unless --tokens).")
     ] = None,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Lines of the log: text, or a JSON object each.")
+    ] = "text",
 ) -> None:
     """Serve a model repository over gRPC (Open Inference Protocol v2), with decisions, calibration and /metrics."""
     config = server_config(
@@ -84,7 +87,7 @@ def serve(
         max_waiting_rows=max_waiting_rows, max_requests=max_requests, max_inflight_mib=max_inflight_mib,
         max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
-        reflection=reflection,
+        reflection=reflection, log_format=log_format,
     )  # fmt: skip
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_log(config.log_format)
     serve_forever(config)

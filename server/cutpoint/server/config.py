@@ -49,6 +49,7 @@ class ServerConfig(Record):
         tokens: file of callers, their tokens and roles, see `cutpoint.server.security`; None for no checks.
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
         reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
+        log_format: how lines of the log are written: text, or a JSON object each.
     """
 
     models: Path
@@ -82,6 +83,7 @@ class ServerConfig(Record):
     tokens: Path | None = None
     grace_s: float = Field(default=10.0, ge=0)
     reflection: bool | None = None
+    log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
