@@ -37,7 +37,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "client": ({*MATHS, *GENERATED, "wire", "terminal"}, {"numpy", "grpc", "typer", "rich"}),
     "server": (
         {*MATHS, *GENERATED, "wire"},
-        ARRAYS | {"onnxruntime", "prometheus_client", "grpc", "grpc_health", "grpc_reflection", "google", "typer", "pydantic"},
+        ARRAYS
+        | {
+            "onnxruntime",
+            "prometheus_client",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "google",
+            "typer",
+            "pydantic",
+            "opentelemetry",
+        },
     ),
     "trainer": (
         {*MATHS, "terminal", "report"},
@@ -137,7 +148,7 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.client", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "typer")),
         ("cutpoint.client.cli", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "matplotlib")),
         ("cutpoint.server", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "cutpoint.trainer")),
-        ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client")),
+        ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "opentelemetry")),
         ("cutpoint.trainer", ("grpc", "prometheus_client", "cutpoint.wire", "cutpoint.server", "cutpoint.client")),
         ("cutpoint.calibration", ("grpc", "torch", "onnxruntime", "scipy", "sklearn")),
         ("cutpoint.calibrate.cli", ("torch", "onnxruntime", "grpc", "sklearn", "pyarrow", "matplotlib", "cutpoint.trainer")),

@@ -74,6 +74,12 @@ def serve(
     reflection: Annotated[
         bool | None, typer.Option("--reflection/--no-reflection", help="Answer gRPC reflection (default: unless --tokens).")
     ] = None,
+    trace_endpoint: Annotated[
+        str | None, typer.Option(help="Send spans of requests to this collector (OTLP over gRPC).", metavar="HOST:PORT")
+    ] = None,
+    trace_ratio: Annotated[
+        float, typer.Option(help="Share of requests to trace, of those that do not say it themselves.")
+    ] = 0.01,
     log_format: Annotated[
         Literal["text", "json"], typer.Option(help="Lines of the log: text, or a JSON object each.")
     ] = "text",
@@ -87,7 +93,7 @@ def serve(
         max_waiting_rows=max_waiting_rows, max_requests=max_requests, max_inflight_mib=max_inflight_mib,
         max_message_mib=max_message_mib, max_calibration_mib=max_calibration_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
-        reflection=reflection, log_format=log_format,
+        reflection=reflection, trace_endpoint=trace_endpoint, trace_ratio=trace_ratio, log_format=log_format,
     )  # fmt: skip
     begin_log(config.log_format)
     serve_forever(config)

@@ -49,6 +49,9 @@ class ServerConfig(Record):
         tokens: file of callers, their tokens and roles, see `cutpoint.server.security`; None for no checks.
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
         reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
+        trace_endpoint: HOST:PORT of a collector that takes spans by OTLP over gRPC, https://HOST:PORT for TLS; None for no
+            spans.
+        trace_ratio: share of requests without a traceparent that are traced; with one, its caller has decided.
         log_format: how lines of the log are written: text, or a JSON object each.
     """
 
@@ -83,6 +86,8 @@ class ServerConfig(Record):
     tokens: Path | None = None
     grace_s: float = Field(default=10.0, ge=0)
     reflection: bool | None = None
+    trace_endpoint: str | None = None
+    trace_ratio: float = Field(default=0.01, ge=0, le=1)
     log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cutpoint.errors import Aborted, BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
@@ -21,9 +21,13 @@ from ..serving.models import Models
 from ..serving.served import Answer, Declared, ServedModel
 from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from, shared_bytes
 from .fields import refuse_many_fields
-from .infer_stream import InferStream, Reply, varint
+from .infer_stream import InferStream, Reply, Submit, varint
 from .plans import Plans
 from .shared_memory import SharedMemory
+
+if TYPE_CHECKING:
+    from ..tracing.request import RequestTrace
+    from ..tracing.tracing import Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -41,8 +45,11 @@ _FINAL = oip.ModelInferResponse(parameters={"triton_final_response": oip.InferPa
 class Inference:
     """Answers inference requests, one by one or in streams, within what admission allows."""
 
-    def __init__(self, models: Models, admission: Admission, memory: SharedMemory | None) -> None:
-        """Answer for `models`; tensors may be in `memory`, where there is one."""
+    def __init__(
+        self, models: Models, admission: Admission, memory: SharedMemory | None, tracing: "Tracing | None" = None
+    ) -> None:
+        """Answer for `models`; tensors may be in `memory`, where there is one; some requests are traced, where `tracing` is."""
+        self._tracing = tracing
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
         self._plans = Plans()
@@ -51,6 +58,7 @@ class Inference:
 
     def infer(self, call: Call) -> None:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
+        trace = None if self._tracing is None else self._tracing.begin_call(call)
 
         def received(data: bytes) -> None:
             call.on_end(lambda: self._admission.leave(len(data)))
@@ -66,7 +74,7 @@ class Inference:
                     assert error is not None
                     fail(call, error)
 
-            take_back = self._submit(data, reply)
+            take_back = self._submit(data, reply, trace)
             if take_back is not None:
                 call.on_gone(take_back)
 
@@ -79,7 +87,15 @@ class Inference:
                 raise Overloaded(f"{self._streams} streams are open, as many as may be; retry later")
             self._streams += 1
         call.on_end(self._stream_ended)
-        InferStream(call, self._admission, self._submit).start()
+        submit: Submit = self._submit
+        tracing = self._tracing
+        if tracing is not None:
+
+            def submit(data: bytes, reply: Reply) -> Callable[[], None] | None:
+                trace = tracing.begin(call.method, call.metadata)
+                return self._submit(data, reply if trace is None else trace.ends_with(reply), trace)
+
+        InferStream(call, self._admission, submit).start()
 
     def _stream_ended(self) -> None:
         with self._lock:
@@ -92,7 +108,7 @@ class Inference:
             Rpc(f"/{SERVICE}/ModelStreamInfer", "bidi_stream", self.stream),
         ]
 
-    def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
+    def _submit(self, data: bytes, reply: Reply, trace: "RequestTrace | None" = None) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
         request_id, begun = "", time.perf_counter()
         try:
@@ -107,6 +123,9 @@ class Inference:
             reply(None, error, request_id)
             return None
         model, declared, wanted = asked.model, asked.declared, asked.wanted
+        if trace is not None:
+            rows = declared[0][2][0] if declared[0][2] else 1
+            trace.decoded(model.name, model.version, rows, begun, time.perf_counter())
 
         def answered(answer: Answer | None, error: BaseException | None) -> None:
             message = None
@@ -117,6 +136,8 @@ class Inference:
                     ended, timing = time.perf_counter(), answer.timing
                     took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
                     model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
+                    if trace is not None:
+                        trace.answered(timing, answer.active.policy.version if answer.active else None, ended)
             except Exception as found:
                 message, error = None, found
             if message is None:
