@@ -69,7 +69,7 @@ def test_a_surge_is_told_once_and_its_end_once(said: list[dict[str, Any]]) -> No
         ("began", "a", "high", "WARNING")
     ]
     began = said[0]
-    assert (began["model"], began["version"]) == ("m", "1")
+    assert (began["model"], began["version"]) == ("m", 1)
     assert 3600 <= began["window_s"] <= 3660
     z = 2 * (np.sqrt(float(began["observed"]) + 0.375) - np.sqrt(30 + 0.375)) / np.sqrt(1 + 30 * 0.01)
     assert 4 < float(began["z"]) == pytest.approx(z, abs=0.2)

@@ -200,9 +200,9 @@ def _tell(crossings: list[_Crossing]) -> None:
 
 
 def _event(crossing: _Crossing, **fields: object) -> Event:
-    of = {} if "crossings" in fields else {"model": crossing.of[0], "version": crossing.of[1]}
+    of = {} if "crossings" in fields else {"model": crossing.of[0], "version": int(crossing.of[1])}
     return Event(
         "drift", state=crossing.state, **of, **fields, direction=crossing.direction, observed=round(crossing.observed),
-        expected=crossing.expected, z=crossing.z, window_s=round(crossing.window_s),
+        expected=round(crossing.expected, 3), z=round(crossing.z, 3), window_s=round(crossing.window_s),
         lasted_s=None if crossing.lasted_s is None else round(crossing.lasted_s),
     )  # fmt: skip

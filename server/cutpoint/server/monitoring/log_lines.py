@@ -19,13 +19,13 @@ class JsonLines(logging.Formatter):
         self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object; a field that is called like one of ours goes before it, but for `event`."""
+        """The object; a field that is called like one of ours goes before it."""
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": at, "level": record.levelname, "logger": record.name}
         if self._worker is not None:
             line["worker"] = self._worker
         if isinstance(record.msg, Event):
-            line |= {**record.msg.fields, "event": record.msg.name}
+            line |= {"event": record.msg.name, **record.msg.fields}
         else:
             line["message"] = record.getMessage()
         if record.exc_info:

@@ -71,7 +71,7 @@ class CalibrationService:
                 Event(
                     "calibration", model=model.name, version=model.version, policy=made.version, outcome=outcome,
                     labels=made.labels, undecided=made.undecided_labels, objective=tuple(made.objectives), author=made.author,
-                    seconds=time.perf_counter() - begun,
+                    seconds=round(time.perf_counter() - begun, 4),
                 )
             )  # fmt: skip
             return response

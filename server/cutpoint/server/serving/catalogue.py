@@ -240,7 +240,7 @@ class Catalogue:
         log.info(
             Event(
                 "reload", model=name, version=version, outcome=outcome, policy=active.policy.version if active else 0,
-                digest=serving[version].bundle.digest[:12], seconds=time.perf_counter() - begun_s,
+                digest=serving[version].bundle.digest[:12], seconds=round(time.perf_counter() - begun_s, 3),
             )
         )  # fmt: skip
         return None
