@@ -49,10 +49,10 @@ class Kept(SpanProcessor):
 
 
 class Place:
-    """A server, what it traces, and the share of calls that it does."""
+    """A server, what it traces, and a word for every call that has arrived."""
 
-    def __init__(self, channel: grpc.Channel, kept: Kept, tracing: Tracing, target: str) -> None:
-        self.kept, self.tracing, self.target = kept, tracing, target
+    def __init__(self, channel: grpc.Channel, kept: Kept, arrived: threading.Semaphore, target: str) -> None:
+        self.kept, self.arrived, self.target = kept, arrived, target
         self._infer: Any = channel.unary_unary(INFER, lambda m: m.SerializeToString(), oip.ModelInferResponse.FromString)
         self._stream: Any = channel.stream_stream(
             STREAM, lambda m: m.SerializeToString(), oip.ModelStreamInferResponse.FromString
@@ -81,11 +81,16 @@ def until(kept: Kept, name: str) -> list[ReadableSpan]:
 @pytest.fixture
 def place(models: Path) -> Iterator[Place]:
     linear_bundle(models)
-    kept = Kept()
-    tracing = Tracing(kept, 1.0, "test", chance=lambda: 0.5)
+    kept, arrived = Kept(), threading.Semaphore(0)
+
+    def chance() -> float:
+        arrived.release()
+        return 0.5
+
     config = ServerConfig(models=models, port=0, metrics_port=0)
+    tracing = Tracing(kept, 1.0, "test", chance)
     with running(config, tracing=tracing) as at, grpc.insecure_channel(at.grpc_target) as channel:
-        yield Place(channel, kept, tracing, at.grpc_target)
+        yield Place(channel, kept, arrived, at.grpc_target)
 
 
 def by_name(spans: Sequence[ReadableSpan]) -> dict[str, ReadableSpan]:
@@ -194,6 +199,7 @@ def test_a_caller_who_leaves_ends_the_span(place: Place) -> None:
             yield b""
 
         call = calibrate.future(messages())
+        assert place.arrived.acquire(timeout=WAIT_S)
         call.cancel()
         never.set()
     spans = place.kept.take(1)

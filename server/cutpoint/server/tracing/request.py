@@ -1,6 +1,7 @@
 """The spans of one request: itself, and inside it decode, queue, inference and threshold.
 
-Stages are told when they are over and become spans with the answer: a request that is traced takes about 0.2 ms longer.
+Stages are told when they are over and become spans with the answer: a request that is traced takes some 0.2 ms
+longer.
 """
 
 import time
