@@ -122,8 +122,9 @@ def _shower(looking: _Looking, top: int | None, *, json: bool, live: bool) -> An
     if not (to.is_terminal and live):
 
         def below(standing: Standing) -> None:
-            to.print(table(standing))
-            sys.stdout.flush()
+            with to.capture() as text:  # rich itself would end the process where nobody reads any more
+                to.print(table(standing))
+            print(text.get(), end="", flush=True)
 
         return nullcontext(below)
     return _in_place(to, table)
