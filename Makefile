@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARTS := -p cutpoint.calibration -p cutpoint.calibrate -p cutpoint.report -m cutpoint.estimator -p cutpoint.bundle -p cutpoint.wire -p cutpoint.client -p cutpoint.server \
-	-p cutpoint.trainer -p cutpoint.demo -p cutpoint.importer -p cutpoint.signals -p cutpoint.tune -m cutpoint.terminal -m cutpoint.cli -m cutpoint.dataset -m cutpoint.errors -m cutpoint.validation
+	-p cutpoint.trainer -p cutpoint.demo -p cutpoint.importer -p cutpoint.signals -p cutpoint.tune -p cutpoint.watch -m cutpoint.terminal -m cutpoint.cli -m cutpoint.dataset -m cutpoint.errors -m cutpoint.validation
 # What `make runtime` installs, and where: the steps of the Dockerfile, so that they are run here too.
 EXTRA ?= server
 RUNTIME ?= dist/runtime

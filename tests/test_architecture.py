@@ -25,6 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "estimator": (MATHS, ARRAYS | {"sklearn"}),
     # What commands print with.
     "terminal": (MATHS, {"rich"}),
+    # A server's page of metrics in a terminal; for the base install, so it reads the page itself.
+    "watch": ({"errors", "calibration", "terminal"}, {"numpy", "rich", "typer"}),
     # What serves a model, held against what it was trained for: it runs both, in processes of their own.
     "tune": ({*MATHS, "terminal", "server", "trainer"}, {"numpy", "scipy", "onnx", "onnxruntime", "pydantic", "typer", "rich"}),
     # An application of the whole, which runs the other commands as a user would.
@@ -35,7 +37,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "client": ({*MATHS, *GENERATED, "wire", "terminal"}, {"numpy", "grpc", "typer", "rich"}),
     "server": (
         {*MATHS, *GENERATED, "wire"},
-        ARRAYS | {"onnxruntime", "prometheus_client", "grpc", "grpc_health", "grpc_reflection", "google", "typer", "pydantic"},
+        ARRAYS
+        | {
+            "onnxruntime",
+            "prometheus_client",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "google",
+            "typer",
+            "pydantic",
+            "opentelemetry",
+        },
     ),
     "trainer": (
         {*MATHS, "terminal", "report"},
@@ -135,7 +148,7 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.client", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "typer")),
         ("cutpoint.client.cli", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "matplotlib")),
         ("cutpoint.server", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "cutpoint.trainer")),
-        ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client")),
+        ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "opentelemetry")),
         ("cutpoint.trainer", ("grpc", "prometheus_client", "cutpoint.wire", "cutpoint.server", "cutpoint.client")),
         ("cutpoint.calibration", ("grpc", "torch", "onnxruntime", "scipy", "sklearn")),
         ("cutpoint.calibrate.cli", ("torch", "onnxruntime", "grpc", "sklearn", "pyarrow", "matplotlib", "cutpoint.trainer")),
@@ -145,6 +158,7 @@ def loaded_by(module: str, *names: str) -> list[str]:
         ("cutpoint.wire", ("torch", "onnxruntime", "scipy", "tritonclient")),
         ("cutpoint.tune.worker", ("torch", "onnx", "sklearn", "lightning", "cutpoint.trainer", "cutpoint.client")),
         ("cutpoint.tune.cli", ("torch", "onnxruntime", "grpc")),
+        ("cutpoint.watch.cli", ("scipy", "grpc", "torch", "onnxruntime", "prometheus_client")),
         ("cutpoint.cli", ("numpy", "grpc", "torch", "onnxruntime", "pydantic")),
     ],
 )

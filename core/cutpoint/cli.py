@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "score": ("cutpoint.client.cli", "", "Score data against a running server."),
     "policy": ("cutpoint.client.cli", "", "List, show, make, activate a running server's policies."),
     "outcomes": ("cutpoint.client.cli", "", "Report what became of decisions to a running server; what it says."),
+    "watch": ("cutpoint.watch.cli", "", "Watch live positives beside the expected ones, most surprising first."),
     "demo": ("cutpoint.demo.cli", "all", "Run the main job on simulated bearings, start to end."),
 }
 
@@ -50,9 +51,10 @@ class _Lazy(TyperGroup):
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("cutpoint"):
+            package = (error.name or "").split(".")[0]
+            if package == "cutpoint":
                 raise
-            raise MissingPart(f"cutpoint {cmd_name} needs the package {error.name}: pip install 'cutpoint[{extra}]'") from error
+            raise MissingPart(f"cutpoint {cmd_name} needs the package {package}: pip install 'cutpoint[{extra}]'") from error
         group = typer.main.get_group(found.app)
         return group.commands[cmd_name]
 
@@ -75,8 +77,8 @@ def _root() -> None:
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit code 2."""
     if _wanted("serve"):
-        # C-core reads this once, when grpc is first imported: the serving thread then reads the sockets itself, where by default
-        # others do and hand each message over. Where it is unknown or set otherwise all works as well, and takes more of the cores.
+        # C-core reads this once, when grpc is first imported: the serving thread then reads the sockets itself, where by
+        # default others do and hand each message over. Where it is unknown all works as well, and takes more of the cores.
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     try:
         app()

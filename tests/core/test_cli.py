@@ -122,5 +122,6 @@ def test_commands_match_the_documented_extras() -> None:
             "token",
             "train",
             "tune",
+            "watch",
         ]
     )

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
-from cutpoint.errors import BadConfig, CutpointError
+from cutpoint.errors import BadConfig, CutpointError, MissingPart
 
 from .config import ServerConfig
+from .monitoring.crossing import EVERY_S, Crossings, counted
 from .monitoring.metrics import Metrics
 from .monitoring.page import Page, PageServer
 from .outcomes import service as outcomes
@@ -48,6 +50,9 @@ from .signals.service import SignalService
 from .workers.place import Place
 from .workers.relay import Relay, is_sibling
 
+if TYPE_CHECKING:
+    from .tracing.tracing import Tracing
+
 log = logging.getLogger("cutpoint.server")
 
 # Calls that may wait for a disk or for the next message of a stream, each in a thread of its own.
@@ -77,8 +82,10 @@ class Listening:
 
 
 @contextmanager
-def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listening]:
+def running(config: ServerConfig, place: Place | None = None, tracing: "Tracing | None" = None) -> Iterator[Listening]:
     """A server, from loaded and listening to drained and closed; one of several workers, where it has a `place` among them.
+
+    Spans go to `tracing`, where that is given, else where `config` says.
 
     On leaving, readiness goes off first, then what was accepted is finished within `config.grace_s`.
 
@@ -109,11 +116,18 @@ def running(config: ServerConfig, place: Place | None = None) -> Iterator[Listen
         stack.callback(catalogue.close)
         pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="call")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        if place is None:  # of several workers the supervisor looks at the sum
+            crossings = Crossings(lambda: counted(model.counters for model in models.all()), time.monotonic)
+            stack.callback(Polling(crossings.look, EVERY_S, "the counters").close, config.grace_s)
         services = (inference.SERVICE, calibration.SERVICE, signals.SERVICE, outcomes.SERVICE)
         readiness = Readiness(services)
         idle = Idle()
         kept = stack.enter_context(keeping(config, models, store, metrics.outcomes, several=place is not None))
-        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool, idle, kept)
+        tracing = tracing or _tracing(config)
+        rpcs = _rpcs(config, models, catalogue, store, metrics, readiness, pool, idle, kept, tracing)
+        if tracing is not None:
+            stack.callback(tracing.close)
+            rpcs = tracing.rpcs(rpcs)
         check = _check(guard, trusted=place is not None)
         if place is not None:
             relay = Relay(place)
@@ -168,6 +182,7 @@ def _rpcs(
     pool: ThreadPoolExecutor,
     idle: Idle,
     kept: Keeping,
+    tracing: "Tracing | None",
 ) -> dict[str, Rpc]:
     """All that is served, by method."""
     largest = config.max_message_mib << 20
@@ -176,7 +191,7 @@ def _rpcs(
     found = [
         *readiness.rpcs(),
         *InferenceService(models, readiness, config.name, memory, repository.EXTENSIONS).rpcs(),
-        *Inference(models, admission, memory, idle, kept.keep).rpcs(),
+        *Inference(models, admission, memory, idle, kept.keep, tracing).rpcs(),
         *RepositoryService(catalogue, config.model_control).rpcs(pool),
         *CalibrationService(models, store, metrics, config.max_calibration_mib, kept.store).rpcs(pool),
         *OutcomeService(models, kept.store, kept.reports, metrics.outcomes).rpcs(pool),
@@ -186,6 +201,19 @@ def _rpcs(
         listed = (inference.SERVICE, calibration.SERVICE, signals.SERVICE, outcomes.SERVICE, health.SERVICE)
         found.append(reflection_rpc(listed))
     return {rpc.method: rpc for rpc in found}
+
+
+def _tracing(config: ServerConfig) -> "Tracing | None":
+    """What makes spans; None where nobody wants any, and then nothing of it is imported."""
+    if config.trace_endpoint is None:
+        return None
+    try:
+        from .tracing.tracing import tracing_to
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise MissingPart(f"--trace-endpoint needs the package {error.name}: pip install 'cutpoint[tracing]'") from error
+    return tracing_to(config.trace_endpoint, config.trace_ratio, config.name)
 
 
 def _check(guard: Guard, trusted: bool) -> Callable[[Call], None]:

@@ -1,6 +1,5 @@
 """`cutpoint serve`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +7,7 @@ import typer
 
 from .app import serve as serve_forever
 from .config import server_config
+from .monitoring.log_lines import begin_log
 
 app = typer.Typer()
 
@@ -84,6 +84,15 @@ def serve(
     reflection: Annotated[
         bool | None, typer.Option("--reflection/--no-reflection", help="Answer gRPC reflection (default: unless --tokens).")
     ] = None,
+    trace_endpoint: Annotated[
+        str | None, typer.Option(help="Send spans of requests to this collector (OTLP over gRPC).", metavar="HOST:PORT")
+    ] = None,
+    trace_ratio: Annotated[
+        float, typer.Option(help="Share of requests to trace, of those that do not say it themselves.")
+    ] = 0.01,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Lines of the log: text, or a JSON object each.")
+    ] = "text",
 ) -> None:
     """Serve a model repository over gRPC (Open Inference Protocol v2), with decisions, calibration and /metrics."""
     config = server_config(
@@ -96,7 +105,7 @@ def serve(
         decisions_mib=decisions_mib, outcomes_mib=outcomes_mib, shared_memory=shared_memory,
         tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, grace_s=grace_s, name=name,
         accounting=accounting, max_metric_labels=max_metric_labels,
-        reflection=reflection,
+        reflection=reflection, trace_endpoint=trace_endpoint, trace_ratio=trace_ratio, log_format=log_format,
     )  # fmt: skip
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_log(config.log_format)
     serve_forever(config)

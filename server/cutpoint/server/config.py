@@ -55,6 +55,10 @@ class ServerConfig(Record):
             its own order, the last place being that of all others together, "__other__".
         grace_s: at shutdown, how long accepted requests may take to finish, in seconds.
         reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
+        trace_endpoint: HOST:PORT of a collector that takes spans by OTLP over gRPC, https://HOST:PORT for TLS; None for no
+            spans.
+        trace_ratio: share of requests without a traceparent that are traced; with one, its caller has decided.
+        log_format: how lines of the log are written: text, or a JSON object each.
     """
 
     models: Path
@@ -92,6 +96,9 @@ class ServerConfig(Record):
     max_metric_labels: int = Field(default=512, ge=1, le=100_000)
     grace_s: float = Field(default=10.0, ge=0)
     reflection: bool | None = None
+    trace_endpoint: str | None = None
+    trace_ratio: float = Field(default=0.01, ge=0, le=1)
+    log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

@@ -12,6 +12,7 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 # Observations that are kept before they are sorted into buckets.
@@ -43,16 +44,20 @@ class Tally:
         return self._value
 
 
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
+
 class Spread:
     """A histogram of one label set: counts by bucket, and the sum."""
 
-    __slots__ = ("_bounds", "_counts", "_lock", "_sum", "_values")
+    __slots__ = ("_bounds", "_counts", "_examples", "_lock", "_sum", "_values")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """`bounds` are the buckets' upper ends, increasing, without infinity."""
         self._bounds = np.array(bounds, np.float64)
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
         self._sum = 0.0
+        self._examples: dict[int, Exemplar] = {}
         self._values: list[float] = []
         self._lock = threading.Lock()
 
@@ -63,13 +68,27 @@ class Spread:
         if len(values) >= _MOST_VALUES:
             self._settle()
 
-    def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by upper end, the last one infinity, and the sum, of one moment."""
+    def exemplify(self, value: float, trace_id: str, at_s: float) -> None:
+        """Name the trace of an observed value: the last one of each bucket is shown, to who reads OpenMetrics.
+
+        Args:
+            value: that was observed.
+            trace_id: 32 hexadecimal digits.
+            at_s: when, in seconds since 1970.
+        """
+        self._examples[int(np.searchsorted(self._bounds, value))] = Exemplar({"trace_id": trace_id}, value, at_s)
+
+    def buckets(self) -> tuple[list[Bucket], float]:
+        """Cumulative counts by upper end, the last one infinity, with an example of each if any; and the sum, of one moment."""
         self._settle()
         with self._lock:
             seen, total = np.cumsum(self._counts).tolist(), self._sum
         bounds = [*self._bounds.tolist(), float("inf")]
-        return [(floatToGoString(bound), float(count)) for bound, count in zip(bounds, seen, strict=True)], total
+        found: list[Bucket] = []
+        for i, (bound, count) in enumerate(zip(bounds, seen, strict=True)):
+            at, example = (floatToGoString(bound), float(count)), self._examples.get(i)
+            found.append(at if example is None else (*at, example))
+        return found, total
 
     def _settle(self) -> None:
         """Sort what was observed into the buckets."""

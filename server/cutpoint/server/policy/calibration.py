@@ -14,6 +14,7 @@ from cutpoint.v1 import calibration_pb2 as v1
 from cutpoint.wire import array_of
 from numpy.typing import NDArray
 
+from ..monitoring.event import Event
 from ..monitoring.metrics import Metrics
 from ..outcomes.pool import collect
 from ..outcomes.store import OutcomeStore, time_range
@@ -72,9 +73,21 @@ class CalibrationService:
         try:
             response = self._calibrate(model, header, requests, call.caller)
             outcome = "applied" if response.activated else "stored"
+            made = response.policy
+            log.info(
+                Event(
+                    "calibration", model=model.name, version=model.version, policy=made.version, outcome=outcome,
+                    labels=made.labels, undecided=made.undecided_labels, objective=tuple(made.objectives), author=made.author,
+                    seconds=round(time.perf_counter() - begun, 4),
+                )
+            )  # fmt: skip
             return response
-        except CutpointError:
+        except CutpointError as error:
             outcome = "rejected"
+            log.warning(_refused(model, header, call, outcome, " ".join(str(error).split())))
+            raise
+        except Exception:
+            log.error(_refused(model, header, call, outcome, "nobody foresaw it; the traceback is beside this line"))
             raise
         finally:
             self._metrics.count_calibration(model.name, outcome, time.perf_counter() - begun)
@@ -105,9 +118,13 @@ class CalibrationService:
                 f"policy {policy.version} was made for another graph than {model.name}/{model.version} has; calibrate it again"
             )
         expected = request.expected_active if request.HasField("expected_active") else None
-        active = self._switch(
-            call.caller, model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected
-        )
+        active = self._switch(model, self._store.activate, model.name, model.version, policy.version, self._now_s(), expected)
+        log.info(
+            Event(
+                "activation", model=model.name, version=model.version, policy=policy.version, before=active.previous,
+                author=policy.author, by=call.caller or None,
+            )
+        )  # fmt: skip
         message = _message(policy, model)
         return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
 
@@ -139,10 +156,9 @@ class CalibrationService:
         # A label without a threshold decides nothing from now on: the caller has to say that it may.
         activated = header.activate and (header.allow_undecided or not policy.undecided)
         if activated:
-            stored = (self._switch(caller, model, self._store.add_and_activate, policy, self._now_s())).policy
+            stored = (self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
         else:
             stored = self._store.add(policy)
-            log.info("stored policy %d of %s/%d, not activated", stored.version, model.name, model.version)
         message = _message(stored, model)
         return v1.CalibrateResponse(policy=message, activated=activated)
 
@@ -172,15 +188,10 @@ class CalibrationService:
             collect(kept, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling)
         return collection.data()
 
-    def _switch(self, caller: str, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
+    def _switch(self, model: ServedModel, change: Callable[..., Active], *arguments: Any) -> Active:
         """Change the store and then the model, to the end: in a thread of its own, whoever leaves meanwhile."""
         active = change(*arguments).prepared()
         self._models.apply(model, active)
-        made = active.policy
-        log.info(
-            "policy %d of %s/%d, made by %s, is active%s", made.version, model.name, model.version, made.author,
-            f", as {caller} wants" if caller else "",
-        )  # fmt: skip
         return active
 
 
@@ -190,6 +201,17 @@ def _first_header(requests: Iterator[v1.CalibrateRequest]) -> v1.CalibrateHeader
             return request.header
         break
     raise BadRequest.of("first calibrate message", "not a header", "a header with model and objective")
+
+
+def _refused(model: ServedModel, header: v1.CalibrateHeader, call: Call, outcome: str, reason: str) -> Event:
+    """What to log of a calibration that made no policy."""
+    asked = tuple(
+        [header.objective] * bool(header.objective) + [f"{k}:{v}" for k, v in sorted(header.label_objectives.items())]
+    )
+    return Event(
+        "calibration", model=model.name, version=model.version, outcome=outcome, objective=asked,
+        author=call.caller or header.author or "unknown", reason=reason[:300],
+    )  # fmt: skip
 
 
 def _plan_of(header: v1.CalibrateHeader) -> Plan:

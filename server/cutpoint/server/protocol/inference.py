@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cutpoint.errors import Aborted, BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
@@ -23,9 +23,13 @@ from ..serving.models import Models
 from ..serving.served import Answer, Declared, ServedModel
 from .delivery import Delivery, check_inputs, deliver, deliveries_of, inputs_from, shared_bytes
 from .fields import refuse_many_fields
-from .infer_stream import InferStream, Reply, varint
+from .infer_stream import InferStream, Reply, Submit, varint
 from .plans import Plans
 from .shared_memory import SharedMemory
+
+if TYPE_CHECKING:
+    from ..tracing.request import RequestTrace
+    from ..tracing.tracing import Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -61,6 +65,7 @@ class Inference:
         memory: SharedMemory | None = None,
         idle: Idle | None = None,
         keep: Keep | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Answer for `models`.
 
@@ -70,8 +75,9 @@ class Inference:
             memory: where tensors may be beside the messages; None for nowhere.
             idle: of the transport that calls.
             keep: told of what was asked by name.
+            tracing: asked for the spans of each request.
         """
-        self._keep = keep
+        self._keep, self._tracing = keep, tracing
         self._gathering = Gathering(Idle() if idle is None else idle)
         self._models, self._admission, self._memory = models, admission, memory
         self._heads = _Heads()
@@ -81,6 +87,7 @@ class Inference:
 
     def infer(self, call: Call) -> None:
         """Outputs in the order asked for, always raw; `policy_version` says what decided."""
+        trace = None if self._tracing is None else self._tracing.begin_call(call)
 
         def received(data: bytes) -> None:
             call.on_end(lambda: self._admission.leave(len(data)))
@@ -96,7 +103,7 @@ class Inference:
                     assert error is not None
                     fail(call, error)
 
-            take_back = self._submit(data, reply)
+            take_back = self._submit(data, reply, trace)
             if take_back is not None:
                 call.on_gone(take_back)
 
@@ -109,7 +116,15 @@ class Inference:
                 raise Overloaded(f"{self._streams} streams are open, as many as may be; retry later")
             self._streams += 1
         call.on_end(self._stream_ended)
-        InferStream(call, self._admission, self._submit).start()
+        submit: Submit = self._submit
+        tracing = self._tracing
+        if tracing is not None:
+
+            def submit(data: bytes, reply: Reply) -> Callable[[], None] | None:
+                trace = tracing.begin(call.method, call.metadata)
+                return self._submit(data, reply if trace is None else trace.ends_with(reply), trace)
+
+        InferStream(call, self._admission, submit).start()
 
     def _stream_ended(self) -> None:
         with self._lock:
@@ -122,7 +137,7 @@ class Inference:
             Rpc(f"/{SERVICE}/ModelStreamInfer", "bidi_stream", self.stream),
         ]
 
-    def _submit(self, data: bytes, reply: Reply) -> Callable[[], None] | None:
+    def _submit(self, data: bytes, reply: Reply, trace: "RequestTrace | None" = None) -> Callable[[], None] | None:
         """Have one request answered through `reply`, whatever is wrong with it too; gives what takes it back, if anything."""
         request_id, begun = "", time.perf_counter()
         try:
@@ -138,6 +153,9 @@ class Inference:
             return None
         model, declared, wanted = asked.model, asked.declared, asked.wanted
         decode_s = time.perf_counter() - begun
+        if trace is not None:
+            rows = declared[0][2][0] if declared[0][2] else 1
+            trace.decoded(model.name, model.version, rows, begun, begun + decode_s)
 
         def answered(answer: Answer | None, error: BaseException | None) -> None:
             message = None
@@ -151,6 +169,9 @@ class Inference:
                     model.series.answered(decode_s, timing.queue_s, timing.run_s, ended - begun)
                     if asked.name and self._keep is not None:
                         self._keep(model, asked.name, asked.first_row, answer, not wanted or "decisions" in wanted)
+                    if trace is not None:
+                        trace.answered(timing, answer.active.policy.version if answer.active else None, ended)
+                        model.series.request.exemplify(ended - begun, trace.trace_id, time.time())
             except Exception as found:
                 message, error = None, found
             if message is None:

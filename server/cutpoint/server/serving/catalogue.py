@@ -16,6 +16,7 @@ from cutpoint.bundle import MANIFEST_FILE, POLICY_FILE, list_versions, read_bund
 from cutpoint.errors import BadBundle, BadConfig, BadRequest, Conflict, CutpointError, ModelNotFound
 
 from ..config import ServerConfig
+from ..monitoring.event import Event
 from ..monitoring.metrics import Metrics
 from ..policy.policies import PolicyStore
 from ..runs.lanes import Lanes
@@ -148,6 +149,7 @@ class Catalogue:
                 raise ModelNotFound(f"failed to unload '{name}', it is not found")
             for version in self._models.served(name):
                 self._models.set_state(name, version, State("UNLOADING"))
+                log.info(Event("reload", model=name, version=version, outcome="unloaded"))
             self._serve(name, {}, Routing())
             self._metrics.remove_model(name)  # of versions that could not be served there is more than `_serve` knows
             self._folders = {key: folder for key, folder in self._folders.items() if key[0] != name}
@@ -194,7 +196,7 @@ class Catalogue:
                 continue
             del self._folders[name, version]
             if serving.pop(version, None) is not None:
-                log.info("%s/%d is gone from the repository", name, version)
+                log.info(Event("reload", model=name, version=version, outcome="gone"))
             self._metrics.ready.remove(name, version)
             self._models.set_state(name, version, None)
         self._serve(name, serving, routing)
@@ -216,6 +218,7 @@ class Catalogue:
             return None
         if not settled and (before is not None or MANIFEST_FILE not in now):
             return None  # a manifest says when a new folder is whole; of any other, only that it stays as it is
+        begun_s, outcome = time.perf_counter(), "policy"
         try:
             only_policy = before is not None and differ_only_in(now, folder.tried or {}, (POLICY_FILE,))
             if before is None or not (only_policy and self._take_policy(path, before)):
@@ -230,12 +233,19 @@ class Catalogue:
                     settled = not settle
                     raise BadBundle(f"{path}: files changed while they were loaded")
                 self._start_policy(model)
-                serving[version] = model
+                serving[version], outcome = model, "loaded" if before is None else "replaced"
         except Exception as error:
             return self._failed(key, folder, before, error, settled, now)
         folder.tried = now
         self._metrics.loads.labels(name, "loaded").add()
         self._models.set_state(name, version, State("READY"))
+        active = serving[version].active
+        log.info(
+            Event(
+                "reload", model=name, version=version, outcome=outcome, policy=active.policy.version if active else 0,
+                digest=serving[version].bundle.digest[:12], seconds=round(time.perf_counter() - begun_s, 3),
+            )
+        )  # fmt: skip
         return None
 
     def _failed(
@@ -258,11 +268,11 @@ class Catalogue:
         folder.tried = now
         self._metrics.loads.labels(name, "failed").add()
         reason = " ".join(str(error).split())
+        kept = None if before is None else before.bundle.digest[:12]
+        log.error(Event("reload", model=name, version=version, outcome="failed", kept=kept, reason=reason))
         if before is not None:
-            log.error("%s/%d changed and cannot be served; the one before stays: %s", name, version, reason)
             self._models.set_state(name, version, State("READY", f"as it was before its files changed: {reason}"))
         else:
-            log.error("%s/%d cannot be served: %s", name, version, reason)
             self._metrics.set_ready(name, version, False)
             self._models.set_state(name, version, State("UNAVAILABLE", reason))
         return error
@@ -288,8 +298,8 @@ class Catalogue:
             else:
                 break
         model.apply(None if active is None else active.prepared())
-        which = f"policy {active.policy.version}" if active is not None else "no policy: no decisions until it is calibrated"
-        log.info("%s/%d has %s", model.name, model.version, which)
+        if active is None and model.labels:
+            log.info("%s/%d has no policy: no decisions until it is calibrated", model.name, model.version)
 
     def _serve(self, name: str, versions: Mapping[int, ServedModel], routing: Routing) -> None:
         """Put these versions in service, with the default and the shadow that the routing says."""

@@ -10,9 +10,9 @@ log = logging.getLogger("cutpoint.server")
 class Polling:
     """Calls `look` every so often; an error of it is logged, and it is called again."""
 
-    def __init__(self, look: Callable[[], None], every_s: float) -> None:
-        """Begin, `every_s` seconds from now."""
-        self._look, self._every_s = look, every_s
+    def __init__(self, look: Callable[[], None], every_s: float, at: str = "the model repository") -> None:
+        """Begin, `every_s` seconds from now; `at` is what it looks at, for the log."""
+        self._look, self._every_s, self._at = look, every_s, at
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="polling", daemon=True)
         self._thread.start()
@@ -27,4 +27,4 @@ class Polling:
             try:
                 self._look()
             except Exception:
-                log.exception("looking at the model repository failed")
+                log.exception("looking at %s failed", self._at)

@@ -86,7 +86,7 @@ def merge(texts: Sequence[str], openmetrics: bool = False) -> str:
 def _families(text: str) -> dict[str, _Family]:
     found: dict[str, _Family] = {}
     family = _Family()
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("#"):
             _, what, name, rest = (*line.split(" ", 3), "")[:4]
             if what in ("HELP", "TYPE"):

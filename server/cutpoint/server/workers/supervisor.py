@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ from prometheus_client import CollectorRegistry
 
 from ..app import Listening, metrics_server, port_in_use
 from ..config import ServerConfig
+from ..monitoring.crossing import EVERY_S, Crossings, counted_in
 from ..monitoring.page import Page
 from ..policy.policies import own_folder
+from ..serving.polling import Polling
 from .merged import Merged
 from .place import Place
 
@@ -69,6 +72,8 @@ def _running(config: ServerConfig, stop: threading.Event) -> Iterator[tuple[List
         registry, merged = CollectorRegistry(), Merged(urls)
         registry.register(merged)
         page = Page(registry, CollectorRegistry(), [merged])
+        crossings = Crossings(lambda: counted_in(merged.collect()), time.monotonic)
+        stack.callback(Polling(crossings.look, EVERY_S, "the workers' counters").close, config.grace_s)
         host = config.metrics_host or config.host
         metrics_port = metrics_server(host, config.metrics_port, page, stack)
         for worker in workers:

@@ -5,7 +5,6 @@ When it is ready it prints one line, the URL of its own /metrics.
 """
 
 import json
-import logging
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from cutpoint.errors import CutpointError
 
 from ..app import running
 from ..config import ServerConfig
+from ..monitoring.log_lines import begin_log
 from .place import Place
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     """Serve until the supervisor closes the input or a SIGTERM comes; 2 where that cannot be, said in one line."""
     told = json.loads(sys.stdin.readline())
     config, place = ServerConfig.model_validate(told["config"]), Place.model_validate(told["place"])
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s %(name)s: worker {place.number}: %(message)s")
+    begin_log(config.log_format, place.number)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches the supervisor too, who says when

@@ -1,0 +1,1 @@
+"""Spans of requests for OpenTelemetry; imported only where they are asked for."""

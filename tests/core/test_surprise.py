@@ -1,0 +1,64 @@
+"""Surprise against scipy's tails, which know nothing of ours."""
+
+import numpy as np
+import pytest
+from cutpoint.calibration.surprise import expected_range, square_root_z, surprise
+from scipy import stats
+
+
+def oracle(x: int, mu: float, rse: float) -> float:
+    """The signed z of scipy's Poisson or negative binomial tail."""
+    of = stats.poisson(mu) if rse == 0 else stats.nbinom(1 / rse**2, 1 / (1 + mu * rse**2))
+    tail = of.sf(x - 1) if x > mu else of.cdf(x)
+    z = max(0.0, float(stats.norm.isf(tail)))
+    return z if x > mu else -z
+
+
+@pytest.mark.parametrize("rse", [0.0, 0.01, 0.05, 0.3, 1.0])
+def test_the_tail_is_scipys(rse: float) -> None:
+    rng = np.random.default_rng(0)
+    mu = np.concatenate([10 ** rng.uniform(-4, np.log10(200), 300), [0.7, 199.9]])
+    far = rng.uniform(0.0, 3.0, mu.size) * np.sqrt(mu) + rng.integers(0, 5, mu.size)
+    x = np.clip(np.rint(mu + np.where(rng.random(mu.size) < 0.5, -far, far)), 0, 200)
+    wanted = [oracle(int(a), float(b), rse) for a, b in zip(x, mu, strict=True)]
+    np.testing.assert_allclose(surprise(x, mu, rse), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("rse", [0.0, 0.05, 0.2])
+def test_large_counts_go_on_where_small_ones_end(rse: float) -> None:
+    for mu in (150.0, 201.0, 1000.0, 5e4):
+        sigma = np.sqrt(mu + (mu * rse) ** 2)
+        for x in np.rint(mu + np.array([-4, -2, -1, 1, 2, 5]) * sigma):
+            if x >= 0:
+                assert surprise(x, mu, rse) == pytest.approx(oracle(int(x), mu, rse), abs=0.02, rel=0.03)
+
+
+def test_no_error_is_the_limit_of_a_small_one() -> None:
+    x, mu = [7, 3, 500], [2.0, 9.0, 400.0]
+    np.testing.assert_allclose(surprise(x, mu, 1e-6), surprise(x, mu), atol=1e-6)
+
+
+def test_rare_labels_are_where_the_square_root_says_too_little() -> None:
+    assert surprise(1, 0.001) == pytest.approx(stats.norm.isf(-np.expm1(-0.001)))
+    assert square_root_z(1, 0.001) < 1.2
+    assert abs(square_root_z(40, 20.0) - surprise(40, 20.0)) < 0.3
+
+
+def test_what_no_probability_can_be_said_of() -> None:
+    np.testing.assert_array_equal(surprise([0, 3, 0], [0.0, 0.0, 0.1]), [0.0, square_root_z(3, 0), 0.0])
+    far = surprise(np.array([150.0, 190.0, 200.0]), 1e-3)  # tails of less than 1e-300
+    assert np.isfinite(far).all() and (np.diff(far) > 0).all()
+    assert far[0] == pytest.approx(np.sqrt(-2 * stats.poisson(1e-3).logpmf(150)), rel=0.01)
+    assert surprise([], []).shape == (0,)
+    assert surprise(5, 2.0, np.nan) == surprise(5, 2.0)
+
+
+def test_the_range_is_what_two_standard_deviations_reach() -> None:
+    for mu, rse in ((0.0, 0.0), (0.3, 0.2), (12.0, 0.0), (12.0, 0.3), (4000.0, 0.02)):
+        low, high = expected_range(mu, rse)
+        assert 0 <= low <= mu <= high
+        of = stats.poisson(mu) if not rse else stats.nbinom(1 / rse**2, 1 / (1 + mu * rse**2))
+        inside = of.cdf(np.floor(high)) - of.cdf(np.ceil(low) - 1)
+        assert inside > 0.93
+    low, high = expected_range(1e6, 0.0)
+    assert (low - 1e6, high - 1e6) == pytest.approx((-1960, 1960), rel=0.01)
