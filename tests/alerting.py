@@ -36,7 +36,7 @@ class Window:
 WINDOWS = (
     Window("1h", 1, 5.0, 10, 10),
     Window("6h", 6, 5.0, 10, 10),
-    Window("1d", 24, 4.5, 10, 5),
+    Window("1d", 24, 4.75, 10, 5),
     Window("7d", 168, 4.0, 0.5, np.inf),
 )
 EFFECT, ENDING_EFFECT, FEWEST = 1.5, 1.2, 5
@@ -108,14 +108,14 @@ def record(live: Live) -> Recorded:
     def windows(counter: Array) -> dict[str, Array]:
         short = {window.name: increase(counter, window.hours * hour) for window in WINDOWS if window.hours <= 6}
         whole_hours = short["1h"][::hour]
-        return short | {w.name: each_scrape(_over(whole_hours, w.hours)) for w in WINDOWS if w.hours > 6}
+        return short | {w.name: each_scrape(over(whole_hours, w.hours)) for w in WINDOWS if w.hours > 6}
 
     positives, expected = windows(live.positives), windows(live.expected)
     dispersion = each_scrape(dispersion_of(positives["1h"][::hour], expected["1h"][::hour]))
     return Recorded(positives, expected, dispersion, live.rse)
 
 
-def _over(hourly: Array, hours: int) -> Array:
+def over(hourly: Array, hours: int) -> Array:
     """`sum_over_time` of a value an hour over the last `hours`."""
     sums = np.concatenate([[0.0], np.cumsum(hourly)])
     end = np.arange(1, len(hourly) + 1)
@@ -136,9 +136,9 @@ def dispersion_of(positives: Array, expected: Array) -> Array:
     total = positives[now] + positives[then]
     variance[now] = total * share * (1 - share)
     squared[now] = np.minimum((positives[now] - total * share) ** 2, SWING_CAP * variance[now])
-    hours = _over((np.arange(len(positives)) > LAG_HOURS) * 1.0, WEEK_HOURS)
-    of = _over(variance, WEEK_HOURS)
-    ratio = np.where(of > 1e-9, _over(squared, WEEK_HOURS) / np.where(of > 1e-9, of, 1), 1.0)
+    hours = over((np.arange(len(positives)) > LAG_HOURS) * 1.0, WEEK_HOURS)
+    of = over(variance, WEEK_HOURS)
+    ratio = np.where(of > 1e-9, over(squared, WEEK_HOURS) / np.where(of > 1e-9, of, 1), 1.0)
     ratio = (PRIOR_HOURS + hours * ratio) / (PRIOR_HOURS + hours)
     return np.clip(np.sqrt(ratio), *DISPERSION)
 

@@ -152,39 +152,40 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
     of = '{model="linear",version="1",label="a"}'
     ratio, expected = (f"model_version_label:cutpoint_positive_rate:{name}1h{of}" for name in ("ratio", "expected"))
     name = "CutpointPositiveRateHigh"
-    with serving(models) as server, prometheus(tmp_path / "prometheus", server.metrics_url) as found:
-        with Traffic(server.target) as traffic:
+    with (
+        serving(models) as server,
+        prometheus(tmp_path / "prometheus", server.metrics_url) as found,
+        Traffic(server.target) as traffic,
+    ):
 
-            def rate_is(share: float) -> bool:
-                seen = found.value(ratio)
-                assert traffic.error is None
-                return seen is not None and abs(seen - share) < 0.01
+        def rate_is(share: float) -> bool:
+            seen = found.value(ratio)
+            assert traffic.error is None
+            return seen is not None and abs(seen - share) < 0.01
 
-            until(lambda: rate_is(RATE) and (found.value(f"count_over_time({ratio}[1m])") or 0) > 8, "no rate is recorded")
-            assert abs((found.value(expected) or 0) - RATE) < 0.001
-            assert found.states(name) == {}
-            groups = found.get("rules")["groups"]
-            assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}, groups
-            traffic.share = 3 * RATE
-            until(lambda: found.states(name) == {"a": "firing"}, "nothing fires")
-            assert found.value(f'min_over_time(ALERTS{{alertname="{name}",alertstate="pending",label="a"}}[1m])') == 1
-            (alert,) = (alert for alert in found.get("alerts")["alerts"] if alert["labels"]["alertname"] == name)
-            assert alert["labels"] == {
-                "alertname": name,
-                "severity": "warning",
-                "model": "linear",
-                "version": "1",
-                "label": "a",
-            }
-            assert re.match(
-                r"\d+\.\d standard deviations above what the calibration promises", alert["annotations"]["description"]
-            )
-            until(lambda: rate_is(3 * RATE), "the rate does not triple")
-            traffic.share = RATE
-            until(lambda: rate_is(RATE), "the rate does not come back")
-            until(lambda: found.states(name) == {}, "the alert does not resolve")
-            seen = found.get("query?query=" + quote("group by (alertname) (last_over_time(ALERTS[5m]))"))["result"]
-            assert {alert["metric"]["alertname"] for alert in seen} == {name}, "others fired"
+        until(lambda: rate_is(RATE) and (found.value(f"count_over_time({ratio}[1m])") or 0) > 8, "no rate is recorded")
+        assert abs((found.value(expected) or 0) - RATE) < 0.001
+        assert found.states(name) == {}
+        groups = found.get("rules")["groups"]
+        assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}, groups
+        traffic.share = 3 * RATE
+        until(lambda: found.states(name) == {"a": "firing"}, "nothing fires")
+        assert found.value(f'min_over_time(ALERTS{{alertname="{name}",alertstate="pending",label="a"}}[1m])') == 1
+        (alert,) = (alert for alert in found.get("alerts")["alerts"] if alert["labels"]["alertname"] == name)
+        assert alert["labels"] == {
+            "alertname": name,
+            "severity": "warning",
+            "model": "linear",
+            "version": "1",
+            "label": "a",
+        }
+        assert re.match(r"\d+\.\d standard deviations above what the calibration promises", alert["annotations"]["description"])
+        until(lambda: rate_is(3 * RATE), "the rate does not triple")
+        traffic.share = RATE
+        until(lambda: rate_is(RATE), "the rate does not come back")
+        until(lambda: found.states(name) == {}, "the alert does not resolve")
+        seen = found.get("query?query=" + quote("group by (alertname) (last_over_time(ALERTS[5m]))"))["result"]
+        assert {alert["metric"]["alertname"] for alert in seen} == {name}, "others fired"
 
 
 def test_durations_are_shortened_and_nothing_else() -> None:
