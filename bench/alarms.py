@@ -1,4 +1,4 @@
-"""How often the rate alerts are wrong, and how soon they are right: `make bench-alarms`, ten minutes.
+"""How often the rate alerts are wrong, and how soon they are right: `make bench-alarms`, five minutes.
 
 A year of traffic in steps of a minute for each of 512 labels, a fifth of them at each rate; there is 60 % more of it by day
 than on average and as much less by night. Poisson: positives are independent. Clustered: they come in clusters of geometric

@@ -21,23 +21,25 @@ class Window:
     Attributes:
         name: as in the rules.
         hours: its length.
-        limit: of z, either way.
+        high: limit of z over the dispersion, above which the rate is too high.
+        low: the same for too low.
         expected: positives that have to be expected in it before it says anything.
         tells: positives that have to be expected in it for an alert to end when it shows nothing; infinity where it never does.
     """
 
     name: str
     hours: int
-    limit: float
+    high: float
+    low: float
     expected: float
     tells: float
 
 
 WINDOWS = (
-    Window("1h", 1, 5.0, 10, 10),
-    Window("6h", 6, 5.0, 10, 10),
-    Window("1d", 24, 4.75, 10, 5),
-    Window("7d", 168, 4.0, 0.5, np.inf),
+    Window("1h", 1, 5.0, 4.5, 10, 10),
+    Window("6h", 6, 5.0, 4.5, 10, 10),
+    Window("1d", 24, 4.75, 4.25, 10, 5),
+    Window("7d", 168, 4.25, 4.0, 0.5, np.inf),
 )
 EFFECT, ENDING_EFFECT, FEWEST = 1.5, 1.2, 5
 FOR_S = {"high": 600, "low": 1800}
@@ -155,7 +157,7 @@ def holds(recorded: Recorded, side: str) -> Mask:
         at = np.flatnonzero(beyond & (expected >= window.expected) & (found >= (FEWEST if high else 0)))
         few = Recorded({window.name: found[at]}, {window.name: expected[at]}, recorded.dispersion[at], recorded.rse)
         z = few.z(window.name) / few.dispersion  # logarithms only where the rest holds
-        result[at] |= z > window.limit if high else z < -window.limit
+        result[at] |= z > window.high if high else z < -window.low
     return result
 
 
