@@ -24,7 +24,7 @@ PREVALENCES = (0.003, 0.01, 0.03, 0.1)
 
 def main() -> None:
     """Print the table and the claims."""
-    print("| scores | prevalence | rules | precision | rules | CBPE | moved mean | moved each |")
+    print("| scores | prevalence, true | by the rules | precision, true | by the rules | CBPE | moved mean | moved each |")
     print("|" + " --- |" * 8)
     claims = []
     for kind in KINDS:
