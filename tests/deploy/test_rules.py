@@ -1,0 +1,60 @@
+"""The rules by real promtool, and that every alert is documented, tested firing and tested silent."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from processes import ROOT
+from rules_files import FOLDER, RULES, alerts, groups, promtool
+
+UNIT_TESTS = sorted(Path(__file__).parent.glob("*.test.yml"))
+TESTED: list[dict[str, Any]] = [yaml.safe_load(path.read_text()) for path in UNIT_TESTS]
+PAGE = (ROOT / "docs/alerts.md").read_text()
+
+
+def test_promtool_finds_no_fault() -> None:
+    assert f"SUCCESS: {sum(len(group['rules']) for group in groups())} rules found" in promtool("check", "rules", RULES)
+    promtool("check", "config", FOLDER / "prometheus.yml")
+
+
+@pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.name)
+def test_the_rules_do_what_the_unit_tests_say(path: Path) -> None:
+    assert "SUCCESS" in promtool("test", "rules", path)
+
+
+def test_unit_tests_evaluate_in_the_order_of_the_file() -> None:
+    """Otherwise promtool takes the groups in random order, and results differ by one step."""
+    order = [group["name"] for group in groups()]
+    assert all(test["group_eval_order"] == order for test in TESTED)
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_every_alert_says_what_it_is_about(rule: dict[str, Any]) -> None:
+    name = rule["alert"]
+    assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+    assert "$value" in rule["annotations"]["description"] or name == "CutpointServerDown"
+    assert rule["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+
+
+def test_every_alert_has_its_paragraph_and_every_paragraph_its_alert() -> None:
+    headings = re.findall(r"^### (Cutpoint\w+)$", PAGE, re.MULTILINE)
+    assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
+    for part in re.split(r"^##+ ", PAGE, flags=re.MULTILINE):
+        if part.startswith("Cutpoint"):
+            assert all(f"**{what}**" in part for what in ("Means", "Look at", "Do")), part.split("\n", 1)[0]
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_every_alert_is_seen_firing_and_silent(rule: dict[str, Any]) -> None:
+    checks = [check for file in TESTED for test in file["tests"] for check in test["alert_rule_test"]]
+    assert {bool(check["exp_alerts"]) for check in checks if check["alertname"] == rule["alert"]} == {True, False}
+
+
+def test_recorded_names_are_as_prometheus_wants_them() -> None:
+    """level:metric:operation, none recorded twice."""
+    names = [rule["record"] for group in groups() for rule in group["rules"] if "record" in rule]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[a-z_]+:[a-z0-9_]+(:[a-z0-9_]+)?", name) for name in names)
