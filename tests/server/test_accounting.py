@@ -55,7 +55,7 @@ def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
     rng = np.random.default_rng(0)
     wanted = np.zeros((len(COUNTERS), len(policy.labels)))
     # Rows one by one, windows, what is held for long, and what is summed at once.
-    for shape in ((1,), (7,), (2, 5), (1, 1), (1,), (300,), (1, 20_000), (9_000,)):
+    for shape in ((1,), (7,), (2, 5), (1, 1), (1,), (300,), (1, 6_000), (5_000,)):
         for _ in range(70 if shape == (1,) else 2):
             logits = rng.normal(scale=3, size=(*shape, len(policy.labels))).astype(np.float32)
             add(counters, logits, active)
@@ -85,12 +85,14 @@ def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:
 def test_arrays_may_be_written_to_once_they_were_counted() -> None:
     policy = policy_of(KINDS[:1], (0.0,))
     counters, active = counters_of(policy)
-    logits = np.full((3, 1), 2.0, np.float32)
-    view = np.full((9, 1), 2.0, np.float32)[::3]
-    add(counters, logits, active)
-    add(counters, view, active)
-    logits[:], view[:] = -9.0, -9.0
-    assert_counted(counters, sums_of(np.full((6, 1), 2.0, np.float32), policy))
+    rows = 6
+    for count in (3, 20_000):  # small and large ones
+        for logits in (np.full((count, 1), 2.0, np.float32), np.full((3 * count, 1), 2.0, np.float32)[::3]):
+            decisions = logits >= active.thresholds
+            counters.add(logits, decisions, active)
+            logits[:], decisions[:] = -9.0, False
+        assert_counted(counters, sums_of(np.full((rows, 1), 2.0, np.float32), policy))
+        rows += 40_000
 
 
 def test_infinite_logits_do_not_spoil_the_sums() -> None:
@@ -215,10 +217,13 @@ def test_an_allowance_takes_what_its_rate_gives() -> None:
         looked += 10 / strides[-1]
     assert looked == pytest.approx(5000, rel=0.1)
     assert set(strides[-1000:]) <= {9, 10, 11}, "it settles"
-    allowance.stride(1e6)
-    assert allowance.stride(1e9) == 1024, "never nothing"
     clock.now_s += 1e9
-    assert allowance.stride(501.0) == 1 and allowance.stride(1.0) == 2, "no more is saved than may be"
+    assert allowance.stride(500.0) == 1 and allowance.stride(1.0) == 1, "no more is saved than may be"
+    assert allowance.stride(1.0) == 2
+    assert 1e9 / allowance.stride(1e9) == pytest.approx(249, abs=1), "half of what is there, however much is asked for"
+    for _ in range(20):
+        allowance.stride(1e9)
+    assert 1e9 / allowance.stride(1e9) == pytest.approx(1000 / 1024, rel=0.01), "never nothing"
 
 
 def test_held_bytes_are_bounded() -> None:
@@ -226,4 +231,5 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        assert sum(len(data) for _, data in counters._held) < 1 << 20
+        small, large = counters._sums._small, counters._sums._large
+        assert sum(len(data) for _, data in small) + sum(len(a) + len(b) for _, a, _, b in large) < 3 << 19

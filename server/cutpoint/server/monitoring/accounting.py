@@ -17,9 +17,6 @@ from .prevalence import estimate
 from .promises import PREVALENCE, PROMISES, promises_of
 from .sums import Sums
 
-# Requests and bytes that may be held; numbers from which on a request is summed at once, for it gains nothing by waiting.
-_MOST_HELD, _MOST_BYTES, _AT_ONCE = 128, 1 << 19, 1 << 14
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -64,7 +61,7 @@ class ModelCounters:
             labels: of the decisions.
             counts: whether decisions are counted at all.
             clock: seconds, increasing.
-            seed: of where every k-th row starts.
+            seed: of which rows stand for others.
         """
         self.model, self.version, self.labels = model, str(version), labels
         self.active: Active | None = None
@@ -72,7 +69,6 @@ class ModelCounters:
         self._counts = counts
         self._promises = np.full((len(PROMISES), len(labels)), np.nan)
         self._sums = Sums(len(labels), clock, seed)
-        self._held = self._sums.held
         self._lock = threading.Lock()
 
     def apply(self, active: Active | None) -> None:
@@ -85,11 +81,12 @@ class ModelCounters:
             self.active = active
 
     def go_on_from(self, before: "ModelCounters") -> None:
-        """Count on where those of the same model version stopped, which was loaded anew; not where its labels changed."""
+        """Count on where those of the same model version stopped, which was loaded anew; not where its labels changed.
+
+        To be called before anything is added.
+        """
         if before.labels == self.labels:
-            mine, self._sums = self._sums, before._sums
-            self._held = self._sums.held
-            self._sums.held.extend(mine.held)
+            self._sums = before._sums
             if self.active is not None:
                 self._sums.start(self.active, self._promises[PREVALENCE])
 
@@ -110,14 +107,7 @@ class ModelCounters:
             return
         if logits.shape[-1] != len(self.labels):  # of a graph that does not say how many it gives
             raise BadScores(f"model '{self.model}' answered {logits.shape[-1]} logits for its {len(self.labels)} labels")
-        if logits.size >= _AT_ONCE:
-            shape = (-1, len(self.labels))
-            self._sums.add(logits.reshape(shape), decisions.reshape(shape), active)
-            return
-        held, data = self._held, logits.tobytes()
-        held.append((active, data))
-        if len(held) >= _MOST_HELD or len(held) * len(data) >= _MOST_BYTES:
-            self._sums.settle()
+        self._sums.add(logits, decisions, active)
 
     def outcome(self, label_index: int, predicted: bool, actual: bool, count: int = 1) -> None:
         """Count outcomes that were reported of earlier decisions.

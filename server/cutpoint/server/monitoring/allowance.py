@@ -4,8 +4,8 @@ import math
 import time
 from collections.abc import Callable
 
-# However little is left, one in so many is looked at.
-_LARGEST_STRIDE = 1024
+# However little is left, this share of the most may be taken at a time.
+_LEAST_SHARE = 1 / 1024
 
 
 class Allowance:
@@ -17,15 +17,17 @@ class Allowance:
         self._left, self._then = saved, clock()
 
     def stride(self, units: float) -> int:
-        """Take what `units` of work may have: 1 for all of it, k for every k-th part, at most 1024.
+        """Take what `units` of work may have: 1 for all of it, k for one part of every k.
 
-        All of it while half of the most is there; below, k rises as it empties, so that it settles where as much is taken as
-        comes in, and does not jump. It depends on the clock and on amounts, never on what the work finds: so a sum over every
-        k-th part from a random start, taken k times, is right on average.
+        All of it while half of the most is there, and it is no more than half of that; below, k rises as it empties, so that it
+        settles where as much is taken as comes in, and does not jump. It depends on the clock and on amounts, never on what the
+        work finds: so a sum over one part of every k, drawn at random and taken k times, is right on average.
         """
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._then) * self._per_s)
         self._then = now
-        stride = min(_LARGEST_STRIDE, math.ceil(self._most / max(2 * self._left, self._most / _LARGEST_STRIDE)))
+        least = self._most * _LEAST_SHARE
+        half = max(self._left / 2, least)
+        stride = max(math.ceil(self._most / max(2 * self._left, least)), math.ceil(units / half))
         self._left -= units / stride
         return stride
