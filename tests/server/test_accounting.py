@@ -51,7 +51,8 @@ def assert_counted(counters: ModelCounters, wanted: np.ndarray) -> None:
 )
 def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
     policy = policy_of((*kinds, Calibrator()), (*(0.5,) * len(kinds), None))
-    counters, active = counters_of(policy, Clock(step_s=60))
+    counters, active = counters_of(policy)
+    counters._sums._probabilities = Allowance(1.0, 1e12)
     rng = np.random.default_rng(0)
     wanted = np.zeros((len(COUNTERS), len(policy.labels)))
     # Rows one by one, windows, what is held for long, and what is summed at once.

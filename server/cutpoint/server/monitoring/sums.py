@@ -42,9 +42,9 @@ _MUCH_MORE = 8
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
 # Probabilities a second that are worked out, at some 4 ns each beside a busy server, and those of them that the window sees, at
-# some 7 ns more; and how many are saved up for a burst.
-_PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 5e5, 2e6
-_WINDOW_PER_S, _WINDOW_SAVED = 1e5, 4e5
+# some 7 ns more; and how many are saved up for a burst: a second's worth.
+_PROBABILITIES_PER_S = _PROBABILITIES_SAVED = 5e5
+_WINDOW_PER_S = _WINDOW_SAVED = 1e5
 _BYTE, _WIDE = 255, 64
 # Policies whose maps are kept: what was accepted under one is decided by it, beside those that came after.
 _MAPS = 4
