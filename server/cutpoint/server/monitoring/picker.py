@@ -1,4 +1,4 @@
-"""Which rows of a stream are looked at: each with the same chance, whatever the others; those that are not cost next to nothing."""
+"""Which rows of a stream are looked at: each with the same chance, whatever the others; the rest cost next to nothing."""
 
 import math
 import random
@@ -20,6 +20,9 @@ class Picker:
 
     The gap to the next row that is drawn is known (it is geometric), so that rows before it cost a subtraction. Not every k-th
     row, or a number that rows share: callers with so many sensors have rows that come again and again at the same distance.
+
+    Attributes:
+        gap: rows before the next one that is drawn.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class Picker:
         self.allowance = Allowance(per_s, saved, clock)
         self._random, self._numpy_random = random.Random(seed), np.random.default_rng(seed)
         self._lock = threading.Lock()
-        self._stride, self._gap = 1, 0
+        self._stride, self.gap = 1, 0
 
     def pick(self, rows: int, numbers: float) -> tuple[Which, int] | None:
         """Which of the next rows to look at, and for how many rows each of them stands; None for none.
@@ -39,28 +42,28 @@ class Picker:
             numbers: of a row, times what each costs.
         """
         with self._lock:
-            if self._gap >= rows:
-                self._gap -= rows
+            if self.gap >= rows:
+                self.gap -= rows
                 return None
             stride = self._stride
             most = self.allowance.stride(rows * numbers)  # of very many rows it is more than it was
             if most > stride and rows > most:
                 # The row that was drawn already stays with a chance that makes its own the same as that of those after it.
                 stays = self._random.random() * most < stride
-                after = self._gap + 1 + np.flatnonzero(self._numpy_random.random(rows - self._gap - 1) * most < 1)
-                drawn, stride = np.append(self._gap, after) if stays else after, most
+                after = self.gap + 1 + np.flatnonzero(self._numpy_random.random(rows - self.gap - 1) * most < 1)
+                drawn, stride = np.append(self.gap, after) if stays else after, most
             elif stride == 1:
                 self.allowance.take(rows * numbers)
                 self._next(numbers)
                 return _ALL, 1
-            elif rows - self._gap > 8 * stride:
-                after = self._gap + 1 + np.flatnonzero(self._numpy_random.random(rows - self._gap - 1) * stride < 1)
-                drawn = np.append(self._gap, after)
+            elif rows - self.gap > 8 * stride:
+                after = self.gap + 1 + np.flatnonzero(self._numpy_random.random(rows - self.gap - 1) * stride < 1)
+                drawn = np.append(self.gap, after)
             else:
                 places = []
-                while self._gap < rows:
-                    places.append(self._gap)
-                    self._gap += 1 + self._drawn_gap(stride)
+                while self.gap < rows:
+                    places.append(self.gap)
+                    self.gap += 1 + self._drawn_gap(stride)
                 drawn = np.array(places, np.intp)
             self.allowance.take(len(drawn) * numbers)
             self._next(numbers)
@@ -71,7 +74,7 @@ class Picker:
     def _next(self, numbers: float) -> None:
         """The gap from here on, which those that were drawn before do not bear on."""
         self._stride = self.allowance.stride(numbers)
-        self._gap = self._drawn_gap(self._stride)
+        self.gap = self._drawn_gap(self._stride)
 
     def _drawn_gap(self, stride: int) -> int:
         """How many rows there are before the next one: each of them is drawn with a chance of one in `stride`."""
