@@ -1,5 +1,6 @@
 """The rule files as users load them, and promtool on them."""
 
+import re
 import shutil
 import subprocess
 import warnings
@@ -43,6 +44,23 @@ def groups() -> list[dict[str, Any]]:
 def alerts() -> list[dict[str, Any]]:
     """The alerting rules."""
     return [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+
+
+def recorded() -> set[str]:
+    """Every name that a recording rule makes."""
+    return {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
+
+
+def expressions() -> dict[str, str]:
+    """Every expression by the name of its rule, with those in an alert's description."""
+    found = {}
+    for group in groups():
+        for rule in group["rules"]:
+            name = rule.get("record") or rule["alert"]
+            found[name] = rule["expr"]
+            asked = re.findall(r"`([^`]*)`", rule.get("annotations", {}).get("description", ""))
+            found |= {f"{name}, description {i}": re.sub(r"\{[^}]*%q[^}]*\}", "", expr) for i, expr in enumerate(asked)}
+    return found
 
 
 def unit_test(
