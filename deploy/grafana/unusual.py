@@ -78,7 +78,8 @@ def unusual() -> Panels:
             "Surprise of the last hour",
             "How far the positives of an hour are from those expected, in standard deviations, as wide as they have been for "
             "this label over 7 days. Above 0: more than promised. Up to 3 either way is chance; where alerts begin, at 5 and "
-            "-4.5 (from ten expected positives on), it is dashed. Shown are the labels of the largest surprise in this time range.",
+            "-4.5 (from ten expected positives on), it is dashed. Shown are the labels of the largest surprise in this time "
+            "range.",
             [Query(surprise("1h"), "{{label}}")], "none",
             w=15, axis="standard deviations", start=None, side=True,
             limits=limits(ALERTS_HIGH, ALERTS_LOW),
