@@ -175,14 +175,15 @@ class _Seen:
     def crossed(self, direction: Direction) -> Mask:
         """Where the rate is more than chance from what is expected, and by as much as matters."""
         x, mu = self.observed, self.expected
-        if direction == "high":
-            return self.tells & (self.z > _HIGH_Z) & (x > _LEAST_RATIO * mu)
-        return self.tells & (self.z < -_LOW_Z) & (x < mu / _LEAST_RATIO)
+        high, low = (self.z > _HIGH_Z) & (x > _LEAST_RATIO * mu), (self.z < -_LOW_Z) & (x < mu / _LEAST_RATIO)
+        found: Mask = self.tells & (high if direction == "high" else low)
+        return found
 
     def over(self, direction: Direction) -> Mask:
         """Where it can be told that it is not, or not any more."""
         x, mu = self.observed, self.expected
-        return self.tells & ((x < _OVER_RATIO * mu) if direction == "high" else (x > mu / _OVER_RATIO))
+        found: Mask = self.tells & ((x < _OVER_RATIO * mu) if direction == "high" else (x > mu / _OVER_RATIO))
+        return found
 
     def of(self, label: int) -> tuple[float, float, float, float]:
         """Observed and expected positives, z, and the window's seconds."""
