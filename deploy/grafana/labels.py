@@ -102,7 +102,7 @@ def label_in_detail() -> Panels:
         lines(
             "Recall: $shown",
             "Share of the true positives that were found. Confirmed: outcomes of 7 days from reviews that see misses, those "
-            "of a sample weighed by how many they stand for; none where only alerts are looked at. Its exact interval is in "
+            "of a sample weighed by how many they stand for; none where only alerts are looked at. Its interval is in "
             "`cutpoint outcomes summary`. Estimated: the calibration's, which holds while each class looks as it did.",
             [
                 Query(rule("recall:confirmed7d"), "confirmed"),
