@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import linear_onnx, mean_onnx, text_onnx
+from bundles import linear_bundle, linear_onnx, mean_onnx, text_onnx
 from cutpoint.errors import BadBundle
-from cutpoint.server.runs.rows import example_rows, pad_rows, row_invariance
+from cutpoint.server.runs.rows import example_rows, pad_rows, row_invariance, sharing_cost
 from cutpoint.server.runs.session import Abort, OnnxSession, TensorSpec
+from cutpoint.server.serving import loading
+from workplace import workplace
 
 
 class Echo:
@@ -137,3 +139,30 @@ def test_the_check_ends_with_its_time() -> None:
     session, times = Echo(), iter([0.0, 0.5, 1.5])
     assert row_invariance(session, ROWS, [2, 3, 4, 5], limit_s=1, clock=lambda: next(times)) == 0.0
     assert session.sizes == [1, 1, 1, 1, 2, 3]
+
+
+# What rows gain by sharing a run
+
+
+@pytest.mark.parametrize(("fixed_s", "row_s", "cost"), [(0.3, 0.1, 0.7 / 1.6), (0.0, 0.1, 1.0)])
+def test_what_a_row_costs_among_others_is_measured(fixed_s: float, row_s: float, cost: float) -> None:
+    now = [0.0]
+
+    def change(x: np.ndarray) -> np.ndarray:
+        now[0] += fixed_s + row_s * len(x) + (1.0 if len(session.sizes) < 3 else 0.0)  # the first runs are slower
+        return x
+
+    session = Echo(change)
+    one = {name: rows[:1] for name, rows in ROWS.items()}
+    assert sharing_cost(session, one, 4, limit_s=1, clock=lambda: now[0]) == pytest.approx(cost)
+    assert session.sizes[:4] == [1, 4, 1, 4], "in turns"
+
+
+def test_large_batches_that_cost_more_a_row_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear_bundle(tmp_path / "models", name="m", features=4)
+    for cost, most in ((1.1, 1), (0.5, 8)):
+        monkeypatch.setattr(loading, "sharing_cost", lambda session, one, rows, cost=cost: cost)
+        with workplace(tmp_path / "models") as place:
+            assert place.models.get("m").batcher.batching.max_rows == most
+        with workplace(tmp_path / "models", max_batch_rows=5) as place:  # as it was asked for
+            assert place.models.get("m").batcher.batching.max_rows == 5

@@ -56,6 +56,34 @@ def pad_rows(arrays: Arrays, size: int) -> dict[str, NDArray[Any]]:
     return padded
 
 
+def sharing_cost(
+    session: Session, one: Arrays, rows: int, *, limit_s: float = 0.1, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """What a row costs in a run of `rows`, beside a run of its own: below 1 rows gain by sharing a run.
+
+    On a core a larger batch is often slower, once what it computes no longer fits in the cache. Both are measured in turns, at
+    least twice, each by its least time, and with what it takes to lay the rows beside each other.
+
+    Args:
+        session: what computes.
+        one: inputs of one row.
+        rows: of the larger run.
+        limit_s: no further turn is begun after this, in seconds; two always are.
+        clock: seconds, increasing.
+    """
+    alone = together = math.inf
+    started = clock()
+    for turn in range(20):
+        if turn > 1 and clock() - started > limit_s:
+            break
+        begun = clock()
+        session.run(one)
+        between = clock()
+        session.run({name: np.concatenate([array] * rows) for name, array in one.items()})
+        alone, together = min(alone, between - begun), min(together, clock() - between)
+    return together / (rows * alone)
+
+
 def row_invariance(
     session: Session,
     example: Arrays,

@@ -6,6 +6,7 @@ session without holding the GIL, so the other threads go on meanwhile; they shar
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from ..monitoring.metrics import Metrics
 from ..protocol.statistics import Statistics
 from ..runs.batcher import Batcher
 from ..runs.lanes import Lanes
-from ..runs.rows import example_rows, pad_rows, row_invariance
+from ..runs.rows import example_rows, pad_rows, row_invariance, sharing_cost
 from ..runs.session import OnnxSession, Session
-from .profiled import running_of
+from .profiled import Running, running_of
 from .served import LOGITS, ServedModel
 
 log = logging.getLogger("cutpoint.server")
@@ -31,6 +32,10 @@ _TOLERANCE = 1e-4
 # What a provider's own rounding may add, of the largest logit: not how good it is, but whether this is the graph at all.
 _COMPUTED = {"f32": 0.0, "f16": 1e-2, "bf16": 1e-1}
 _INVARIANCE_S = 0.5
+# Of a run of one row: slow enough to be tried with fewer rows, and too slow to be tried with more than one.
+_SLOW_S, _LONG_S = 0.02, 0.25
+# Of what a row costs alone: as much of it may be a measurement's error.
+_GAINS = 0.95
 _WARM_UP_S = 0.25  # of the runs that find out whether all cores are faster than one
 
 
@@ -40,7 +45,9 @@ class Loading:
     def __init__(self, config: ServerConfig, metrics: Metrics, lanes: Lanes) -> None:
         """Models run in `lanes` and are counted in `metrics`."""
         self._config, self._metrics, self._lanes = config, metrics, lanes
-        self._wide: dict[str, bool] = {}  # by model: what was found when it was loaded first
+        # By model: what was found when it was loaded first.
+        self._wide: dict[str, bool] = {}
+        self._shares: dict[str, bool] = {}
 
     def load(self, path: Path) -> ServedModel:
         """The model in a version's folder, ready to answer, without a policy.
@@ -75,7 +82,7 @@ class Loading:
                 raise BadBundle.of(f"{bundle.path / POLICY_FILE}: number of labels", len(bundle.policy.labels), wanted)
             if examples is not None:
                 check_examples(bundle, session, examples, session.settings.precision)
-            self._warm_up(model, session, examples, running.wide)
+            self._warm_up(model, session, examples, running)
         except BaseException:
             batcher.close()
             raise
@@ -83,18 +90,21 @@ class Loading:
             log.info("%s/%d is not checked: it has no %s", model.name, model.version, EXAMPLES_FILE)
         return model
 
-    def _warm_up(self, model: ServedModel, session: OnnxSession, examples: Examples | None, wide: bool | None) -> None:
+    def _warm_up(self, model: ServedModel, session: OnnxSession, examples: Examples | None, running: Running) -> None:
         """The first runs, which are slower, before anybody waits for them; what a run takes; whether batches change rows."""
         rows = _rows(model, session, examples)
         if rows is None:
             return
         try:
             one = {name: array[:1] if model.batcher.batchable else array for name, array in rows.items()}
+            wide = running.wide
             if wide is None and self._lanes.running:  # a measurement would be of whoever else runs
                 wide = self._wide.get(model.name)
             speed = session.prepare(one, limit_s=_WARM_UP_S, wide=wide)
             self._wide[model.name] = speed.wide_s is not None
             model.batcher.learn(max(len(array) for array in one.values()), speed.narrow_s)
+            if running.shares is None and model.batcher.batchable:
+                self._choose_sharing(model, session, one, speed.narrow_s)
             for size in model.batcher.batching.sizes if model.batcher.batchable else ():  # a graph of each is recorded now
                 session.run(pad_rows({name: array[:size] for name, array in rows.items()}, size))
         except CutpointError:
@@ -107,6 +117,22 @@ class Loading:
             return
         if model.batcher.batchable:
             self._check_batches(model, session, rows)
+
+    def _choose_sharing(self, model: ServedModel, session: Session, one: Mapping[str, NDArray[Any]], narrow_s: float) -> None:
+        """Have requests share runs only where that makes a row cheaper here."""
+        batcher, shares = model.batcher, self._shares.get(model.name) if self._lanes.running else None
+        if shares is None:
+            rows = min(batcher.batching.max_rows, 2 if narrow_s > _SLOW_S else 4)
+            # What takes so long on its own has enough to do.
+            cost = sharing_cost(session, one, rows) if rows > 1 and narrow_s < _LONG_S else 1.0
+            shares = cost < _GAINS
+            log.info(
+                "%s/%d: a row among %d costs %.2f of what it does alone: requests %s", model.name, model.version, rows, cost,
+                "share runs" if shares else "run by themselves",
+            )  # fmt: skip
+        self._shares[model.name] = shares
+        if not shares:
+            batcher.batching = replace(batcher.batching, max_rows=1)
 
     def _check_batches(self, model: ServedModel, session: Session, rows: Mapping[str, NDArray[Any]]) -> None:
         sizes = sorted({2, 3, model.batcher.batching.max_rows} - {1}, reverse=True)

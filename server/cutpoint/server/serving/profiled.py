@@ -28,11 +28,13 @@ class Running:
         provider: what computes.
         batching: how requests share runs.
         wide: whether a run that has the machine to itself takes all cores; None where nobody has measured it.
+        shares: whether requests share runs up to `batching.max_rows`; None where that is to be found out.
     """
 
     provider: ProviderSettings
     batching: Batching
     wide: bool | None = None
+    shares: bool | None = True
 
 
 # Of a core: handing a run to a lane and getting the interpreter back takes about as much.
@@ -63,6 +65,7 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
             sizes=provider.batch_sizes, quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
             max_running=_GPU_RUNS * len(provider.instances) if provider.on_gpu and not config.lanes else 0,
         ),
+        shares=None if provider.on_cpu and "max_batch_rows" not in config.model_fields_set else True,
     )  # fmt: skip
     if profile is None:
         return own
