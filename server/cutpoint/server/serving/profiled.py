@@ -65,7 +65,7 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
             sizes=provider.batch_sizes, quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
             max_running=_GPU_RUNS * len(provider.instances) if provider.on_gpu and not config.lanes else 0,
         ),
-        shares=None if provider.on_cpu and "max_batch_rows" not in config.model_fields_set else True,
+        shares=None if provider.on_cpu and not (provider.batch_sizes or "max_batch_rows" in config.model_fields_set) else True,
     )  # fmt: skip
     if profile is None:
         return own
