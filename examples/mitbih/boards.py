@@ -54,6 +54,8 @@ BY_LABEL = {
     "recall estimated": Shown(OVERVIEW, _QUALITY, "recall: estimated"),
     "recall confirmed": Shown(OVERVIEW, _QUALITY, "recall: confirmed"),
 }
+# On no page, but it is why an estimate is off: the estimates take it for that of the live traffic.
+PROMISED_FPR = "false positive rate promised"
 _STAGES = ("decode", "queue", "inference", "answer", "request")
 # And of the serving page, one number each.
 NUMBERS = {
@@ -81,10 +83,14 @@ class Boards:
         return shortened(substituted(shown.expression, self._values), self._divisor)
 
     def by_label(self) -> dict[str, dict[str, float]]:
-        """BY_LABEL now: value by label, of the labels that have one."""
+        """BY_LABEL and PROMISED_FPR now: value by label, of the labels that have one."""
+        asked = {name: self.expression(shown) for name, shown in BY_LABEL.items()}
+        asked[PROMISED_FPR] = substituted(
+            'max by (label) (cutpoint_expected_false_positive_rate{model="$model",version="$version"})', self._values
+        )
         return {
-            name: {labels["label"]: value for labels, value in self._prometheus.instant(self.expression(shown))}
-            for name, shown in BY_LABEL.items()
+            name: {labels["label"]: value for labels, value in self._prometheus.instant(expression)}
+            for name, expression in asked.items()
         }
 
     def numbers(self) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ class Cohorts:
     """Held-out sequences that are streamed: rows of a dataset.
 
     Attributes:
-        calm: those chosen that together have the calibration's shares.
+        calm: those chosen that together have the rates, or the shares of events, of the calibration.
         surge: the others of busy patients.
         label: index of the label whose share of events grows most from the calibration to the surge.
     """
@@ -49,11 +49,12 @@ def cohorts(
 
     Args:
         dataset: with labels [row, window, label] and the patient as group.
-        calibration: rows whose shares of events the calm ones have to have.
+        calibration: rows that calibrated.
         test: held-out rows.
         calm: how many calm sequences to stream.
-        alerts: [row of test, label], how many windows are positive by decision; None to choose by true labels alone.
-        promised: [label], with `alerts`: share of positives that the calm ones have to have too.
+        alerts: [row of test, label], how many windows are positive by decision; None to go by events.
+        promised: [label], with `alerts`: share of positives that the calm ones have to have together; without, it is the
+            calibration's share of events.
 
     Raises:
         BadData: too few held-out sequences, or none left of a busy patient.
@@ -67,7 +68,7 @@ def cohorts(
     shares = y[calibration].mean(axis=(0, 1))
     counts, wanted = y[test].sum(axis=1).astype(float), shares
     if alerts is not None and promised is not None:
-        counts, wanted = np.hstack([counts, alerts]), np.concatenate([shares, promised])
+        counts, wanted = alerts.astype(float), promised
     chosen = test[_nearest(counts, wanted * y.shape[1], calm)]
     busy = _busy(dataset)
     surge = np.array([row for row in test if row not in chosen and _group(dataset)[row] in busy], np.int64)

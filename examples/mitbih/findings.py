@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from boards import Boards
+from boards import PROMISED_FPR, Boards
 from cutpoint.terminal import plain_table
 from rich.table import Table
 from ward import Truth
@@ -24,6 +24,7 @@ _ROWS = (
     ("precision promised", "", ""),
     ("recall estimated", "hour", "recall"),
     ("recall confirmed", "reported", "recall"),
+    (PROMISED_FPR, "hour", "false positive rate"),
 )
 _SECONDS = ("median", "p99")
 

@@ -107,7 +107,7 @@ class Show:
         calm = self.history(self.watched)
         self.phase("surge", self.chosen.surge, least_h=1.5, most_h=6, done=lambda: self.state() == "firing")
         surge = self.history(self.watched)[len(calm) :]
-        self.phase("calm again", self.chosen.calm, least_h=1.5, most_h=10, done=lambda: self.state() is None)
+        self.phase("calm again", self.chosen.calm, least_h=1.5, most_h=10, done=lambda: not self.found.states(ALERT))
         return {
             "silent while calm": not calm,
             "pending, then firing in the surge": surge[:1] == ["pending"] and "firing" in surge,
@@ -168,8 +168,8 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--calm", type=int, default=22, help="how many calm sequences there are (default: %(default)s)")
     words.add_argument(
         "--choose", choices=("rates", "events"), default="rates",
-        help="calm sequences are chosen so that together they have the calibration's shares of events and of positives, or of"
-        " events alone, whatever the model says of them (default: %(default)s)",
+        help="calm sequences are chosen so that together they have the positive rates that the calibration promises, or its"
+        " shares of true events, whatever the model says of them (default: %(default)s)",
     )  # fmt: skip
     words.add_argument("--beds", type=int, default=4, help="monitors at a time (default: %(default)s)")
     words.add_argument("--speed", type=int, default=240, help="times as fast as recorded (default: %(default)s)")

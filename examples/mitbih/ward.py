@@ -25,11 +25,6 @@ class Truth:
     alerts: Counts
     right: Counts  # alerts that were events
 
-    def __add__(self, other: "Truth") -> "Truth":
-        return Truth(
-            self.windows + other.windows, self.events + other.events, self.alerts + other.alerts, self.right + other.right
-        )
-
     def of(self, label: int) -> dict[str, float | None]:
         """Shares of a label; None where nothing is divided."""
         events, alerts, right = (int(counts[label]) for counts in (self.events, self.alerts, self.right))
@@ -40,6 +35,7 @@ class Truth:
         return {
             "rate": share(alerts, self.windows), "prevalence": share(events, self.windows),
             "precision": share(right, alerts), "recall": share(right, events),
+            "false positive rate": share(alerts - right, self.windows - events),
         }  # fmt: skip
 
 
@@ -88,14 +84,20 @@ class Ward:
 
     def truth(self, since_s: float = 0.0, until_s: float = float("inf")) -> Truth:
         """What was sent between two moments held, together."""
-        none = np.zeros(len(self.dataset.label_names), np.int64)
-        return sum((truth for at_s, truth in self.sent if since_s <= at_s <= until_s), Truth(0, none, none, none))
+        return self._together([truth for at_s, truth in self.sent if since_s <= at_s <= until_s])
 
     def reported(self) -> Truth:
         """What those sequences held whose outcomes are reported."""
+        return self._together([truth for _, truth in self.sent[: len(self.sent) - len(self._unreported)]])
+
+    def _together(self, each: list[Truth]) -> Truth:
         none = np.zeros(len(self.dataset.label_names), np.int64)
-        known = self.sent[: len(self.sent) - len(self._unreported)]
-        return sum((truth for _, truth in known), Truth(0, none, none, none))
+        return Truth(
+            windows=sum(truth.windows for truth in each),
+            events=sum((truth.events for truth in each), none),
+            alerts=sum((truth.alerts for truth in each), none),
+            right=sum((truth.right for truth in each), none),
+        )
 
     def _report(self) -> None:
         assert self.dataset.y is not None

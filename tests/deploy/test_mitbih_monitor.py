@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from boards import BY_LABEL, NUMBERS, Shown, substituted
+from boards import BY_LABEL, NUMBERS, PROMISED_FPR, Shown, substituted
 from cohorts import calibrating, cohorts
 from cutpoint.dataset import Dataset, read_dataset
 from cutpoint.errors import BadData, CutpointError
@@ -64,12 +64,10 @@ def test_calm_sequences_have_the_shares_of_the_calibration_and_busy_patients_are
     assert chosen.label == 1
 
 
-def test_with_alerts_the_rate_of_decisions_is_matched_as_well(tmp_path: Path) -> None:
+def test_with_alerts_it_is_the_rate_of_decisions_that_is_matched(tmp_path: Path) -> None:
     found = data(tmp_path / "data", [*EVENTS, (0, 0)], [*PATIENTS, "e"])
     test = np.arange(4, 12)
-    alerts = np.array(
-        [[0, 30], [4, 8], [2, 2], [2, 6], [1, 2], [0, 30], [0, 32], [0, 0]]
-    )  # row 4 looks busy
+    alerts = np.array([[0, 30], [4, 8], [2, 2], [2, 6], [1, 2], [0, 30], [0, 32], [0, 0]])  # row 4 looks busy
     promised = np.array([2, 4]) / 40
     chosen = cohorts(found, np.arange(2), test, calm=4, alerts=alerts, promised=promised)
     assert chosen.calm.tolist() == [5, 6, 7, 11]
@@ -124,11 +122,11 @@ def test_outcomes_follow_later_and_the_truth_is_what_was_sent(tmp_path: Path) ->
     assert client.told == [("sequence-0", 0), ("sequence-1", 12)]
     assert streaming.reported().windows == 80
     label = streaming.reported().of(1)
-    assert label == {"rate": 4 / 80, "prevalence": 8 / 80, "precision": 2 / 4, "recall": 2 / 8}
+    assert label == {"rate": 4 / 80, "prevalence": 8 / 80, "precision": 2 / 4, "recall": 2 / 8, "false positive rate": 2 / 72}
     assert streaming.truth().windows == 400
     (last_s, last) = streaming.sent[-1]
     assert streaming.truth(since_s=last_s).windows == last.windows == 40
-    assert streaming.truth(until_s=0).of(0) == {"rate": None, "prevalence": None, "precision": None, "recall": None}
+    assert streaming.truth(until_s=0).of(0) == dict.fromkeys(label)
 
 
 def test_an_outcome_that_fits_nothing_stops_the_show(tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_an_outcome_that_fits_nothing_stops_the_show(tmp_path: Path) -> None:
 
 def test_a_finding_has_two_columns_a_label_and_dashes_where_nothing_is_shown() -> None:
     truth = Truth(100, np.array([5]), np.array([10]), np.array([4])).of(0)
-    shown: dict[str, dict[str, float]] = {name: {} for name in BY_LABEL} | {"live rate": {"V": 0.1}}
+    shown: dict[str, dict[str, float]] = {name: {} for name in (*BY_LABEL, PROMISED_FPR)} | {"live rate": {"V": 0.1}}
     made = Finding(
         "calm", 3, 1.5, shown, {"median of decode": 0.0004, "Errors": None},
         {span: {"V": truth} for span in ("hour", "all", "reported")}, {"CutpointServerDown": {"": "firing"}},
