@@ -255,6 +255,8 @@ def dataset_words(dataset: Dataset, rows: np.ndarray) -> str:
 if __name__ == "__main__":
     try:
         sys.exit(not monitor(arguments()))
-    except CutpointError as error:
+    except (CutpointError, RuntimeError) as error:
         console.print(f"[bold red]error:[/bold red] {error}")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

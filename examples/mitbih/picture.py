@@ -6,7 +6,7 @@ from pathlib import Path
 
 Course = Sequence[Sequence[float]]
 _BLUE, _ORANGE, _GREEN, _BLACK, _GREY = "#0072B2", "#E69F00", "#009E73", "#000000", "#888888"
-_PENDING, _FIRING = "#F5DEB3", "#F4A582"
+_PENDING, _FIRING = "#FFF0B8", "#FBD9CB"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def draw(run: Run, path: Path) -> None:
             axis.grid(alpha=0.3)
             for name, begin in run.phases:
                 axis.axvline(begin, color=_GREY, lw=1)
-                axis.text(begin, 1.0, f" {name}", transform=axis.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
-        rate.set_title(f"{label}: share of windows that are positive, by decision")
-        prevalence.set_title(f"{label}: share of windows that hold an event")
+                axis.text(begin, 1.01, name, transform=axis.get_xaxis_transform(), va="bottom", color=_GREY, fontsize=9)
+        rate.set_title(f"{label}: share of windows that are positive by decision", pad=18)
+        prevalence.set_title(f"{label}: share of windows that hold an event", pad=18)
         prevalence.set_xlabel("hours of the ward")
-        rate.legend(loc="upper left", bbox_to_anchor=(0, 0.95), fontsize=8)
-        prevalence.legend(loc="upper left", bbox_to_anchor=(0, 0.95), fontsize=8)
+        rate.legend(loc="upper left", fontsize=8)
+        prevalence.legend(loc="upper left", fontsize=8)
     figure.suptitle(run.title)
     figure.savefig(path, dpi=110)
 
