@@ -108,11 +108,22 @@ class Show:
         self.phase("surge", self.chosen.surge, least_h=1.5, most_h=6, done=lambda: self.state() == "firing")
         surge = self.history(self.watched)[len(calm) :]
         self.phase("calm again", self.chosen.calm, least_h=1.5, most_h=10, done=lambda: not self.found.states(ALERT))
+        alert = f"{ALERT} of {self.watched}"
         return {
-            "silent while calm": not calm,
-            "pending, then firing in the surge": surge[:1] == ["pending"] and "firing" in surge,
-            "resolved when calm again": self.state() is None,
+            f"{alert} was silent while calm": not calm,
+            f"{alert} was pending, then firing in the surge": surge[:1] == ["pending"] and "firing" in surge,
+            f"{alert} was resolved when calm again": self.state() is None,
+            "the server's outcomes are those that were reported": self.told(),
         }
+
+    def told(self) -> bool:
+        """Whether the server counts outcomes as they are."""
+        truth = self.ward.reported()
+        kept = self.ward.client.outcome_summary(self.ward.model).labels
+        return all(
+            (each.true_positives, each.false_positives, each.false_negatives) == (right, alerts - right, events - right)
+            for each, right, alerts, events in zip(kept, truth.right, truth.alerts, truth.events, strict=True)
+        )
 
     def history(self, label: str) -> list[str]:
         """States of the alert on a label at every moment so far at which it had one."""
@@ -125,6 +136,20 @@ class Show:
             if alert["alertname"] == ALERT:
                 by_label.setdefault(alert["label"], []).extend((self.hour(at), alert["alertstate"]) for at, _ in values)
         return {label: sorted(moments) for label, moments in by_label.items()}
+
+    def changes(self, label: str) -> str:
+        """What became of the alert on a label, in words: each state with its first hour, "silent" where it ended."""
+        found: list[tuple[float, str]] = []
+        last_h, step_h = 0.0, self.ward.hours(LEAST_MS / 1000)
+        for hour, state in self.moments().get(label, []):
+            if found and hour - last_h > 1.5 * step_h:
+                found.append((last_h + step_h, "silent"))
+            if not found or found[-1][1] != state:
+                found.append((hour, state))
+            last_h = hour
+        if found and self.hour(time.time()) - last_h > 1.5 * step_h:
+            found.append((last_h + step_h, "silent"))
+        return ", ".join(f"{state} at {hour:.2f} h" for hour, state in found) or "silent"
 
     def fired(self) -> list[str]:
         """Every alert that fired at any time, as "name label"."""
@@ -222,22 +247,16 @@ def monitor(asked: argparse.Namespace) -> bool:
             show = Show(ward, found, boards, chosen, asked.seed)
             checks = show.play()
             for label in show.labels:
-                history = show.history(label)
-                say(f"{ALERT} {label}: {history.count('pending')} moments pending, {history.count('firing')} firing")
+                say(f"{ALERT} of {label}: {show.changes(label)}")
             say(f"alerts that fired at any time: {', '.join(show.fired()) or 'none'}; at most {ward.late_s:.2f} s late")
             for check, held in checks.items():
-                say(f"{ALERT} {show.watched}: {check}: {'yes' if held else '[bold red]no[/bold red]'}")
-            summary = client.outcome_summary(MODEL)
+                say(f"{check}: {'yes' if held else '[bold red]no[/bold red]'}")
             written = {
                 "objective": asked.objective, "choose": asked.choose, "speed": asked.speed, "beds": asked.beds,
                 "watched": show.watched,
                 "cohorts": {"calibration": calibration.tolist(), "calm": chosen.calm.tolist(), "surge": chosen.surge.tolist()},
                 "checks": checks, "fired": show.fired(), "begun_s": show.begun_s, "phases": show.phases,
                 "moments": show.moments(), "findings": [each.json() for each in show.findings],
-                "outcomes": {
-                    each.label: [each.true_positives, each.false_positives, each.false_negatives, each.true_negatives]
-                    for each in summary.labels
-                },
             }  # fmt: skip
             (asked.out / "monitor.json").write_text(json.dumps(written, indent=1))
             show.picture(asked.out / "monitor.png", f"{asked.beds} monitors, played {asked.speed} times as fast")
