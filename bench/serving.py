@@ -118,28 +118,35 @@ def conv140(options: argparse.Namespace, scratch: Path) -> list[Claim]:
 
 
 def tiny140(options: argparse.Namespace, scratch: Path) -> list[Claim]:
-    """The same request and next to no computation: what the way in and out costs."""
+    """The same request and next to no computation: what the way in and out costs, by one process and by several."""
     graph = built(scratch / "models", "tiny140")
     x, single = serving_models.rows("tiny140", 1), best_alone(graph, 500)
     with ExitStack() as stack:
-        plain = ours(stack, scratch / "models", "tiny140", x, options, command=options.cutpoint)
+        servers = [
+            ours(stack, scratch / "models", "tiny140", x, options, *extra, command=options.cutpoint, name=name)
+            for name, extra in processes(options)
+        ]
+        plain = servers[0]
         decided = asked(EVERYTHING, plain.server, "tiny140", x, ())
-        check(plain, expected(graph, x))
+        for each in servers:
+            check(each, expected(graph, x))
         peers = stack.enter_context(peers_ready(options, scratch, graph, "tiny140", x))
-        laps = race([plain, decided, *peers], CALLERS, options)
+        laps = race([*servers, decided, *peers], CALLERS, options)
         alone([plain, *peers], options, lambda: measure(graph, single, 500).p50_ms, 200)
         peers = [each for each in peers if not each.out]
         one = load(plain.server.target, plain.request, 1, 300)
         say("note", f"tiny140, one caller by h2load: p50 {one.p50_ms:.3g} ms (p99 over TCP is its own artefact)")
-        check(plain, expected(graph, x))
-        check_failures(plain)
-        peak = max(plain.server.peak_mb().values())
-        _say_memory(plain, *peers)
-    rate = rate_of(laps[OURS])
-    say("note", f"tiny140, all outputs against logits alone: {times(laps[EVERYTHING], laps[OURS]):.3f}")
+        for each in servers:
+            check(each, expected(graph, x))
+            check_failures(each)
+        peak = max(peak for each in servers for peak in each.server.peak_mb().values())
+        _say_memory(*servers, *peers)
+    fastest = max(servers, key=lambda each: rate_of(laps[each.name])).name
+    rate = rate_of(laps[fastest])
+    say("note", f"tiny140, all outputs against logits alone: {times(laps[EVERYTHING], laps[plain.name]):.3f}")
     claims = [Claim(f"tiny140, {CALLERS} callers, at least 2000 requests/s", rate, 2000, 1, "req/s")]
     for each in peers:
-        ratio = times(laps[OURS], laps[each.name])
+        ratio = times(laps[fastest], laps[each.name])
         if each.request.grpc:
             claims.append(Claim(f"tiny140, {CALLERS} callers, against {each.name}", rate, rate / ratio, 1, "req/s"))
         else:

@@ -164,7 +164,7 @@ def holds(recorded: Recorded, side: str) -> Mask:
 def firing(expression: Mask, for_s: int, keep_s: int, step_s: int) -> list[tuple[int, int]]:
     """Stretches [start, end) in which an alert fires: the expression held `for_s`, and until it has not for `keep_s`."""
     edges = np.diff(np.concatenate([[0], expression.astype(np.int8), [0]]))
-    wait, keep = for_s // step_s, keep_s // step_s
+    wait, keep = -(-for_s // step_s), keep_s // step_s
     stretches: list[tuple[int, int]] = []
     for begin, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
         if stretches and begin <= stretches[-1][1]:

@@ -1,9 +1,11 @@
 """The rule files as users load them, and promtool on them."""
 
+import re
 import shutil
 import subprocess
 import warnings
 from collections.abc import Container
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def promtool(*arguments: object, timeout_s: float = 300) -> str:
     return done.stdout + done.stderr
 
 
+@cache
 def groups() -> list[dict[str, Any]]:
     """The groups of rules, in the order of the file, which is that of evaluation."""
     loaded = yaml.safe_load(RULES.read_text())
@@ -43,6 +46,25 @@ def groups() -> list[dict[str, Any]]:
 def alerts() -> list[dict[str, Any]]:
     """The alerting rules."""
     return [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+
+
+@cache
+def recorded() -> set[str]:
+    """Every name that a recording rule makes."""
+    return {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
+
+
+@cache
+def expressions() -> dict[str, str]:
+    """Every expression by the name of its rule, with those in an alert's description."""
+    found = {}
+    for group in groups():
+        for rule in group["rules"]:
+            name = rule.get("record") or rule["alert"]
+            found[name] = rule["expr"]
+            asked = re.findall(r"`([^`]*)`", rule.get("annotations", {}).get("description", ""))
+            found |= {f"{name}, description {i}": re.sub(r"\{[^}]*%q[^}]*\}", "", expr) for i, expr in enumerate(asked)}
+    return found
 
 
 def unit_test(

@@ -17,8 +17,7 @@ from styles import (
 
 # Of precision and of recall.
 QUALITY = {
-    **band("at most", "at least", CONFIRMED), "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE,
-    "promised": PROMISED_LINE, "target": TARGET_LINE,
+    "confirmed": CONFIRMED_LINE, "estimated": ESTIMATED_LINE, "promised": PROMISED_LINE, "target": TARGET_LINE,
 }  # fmt: skip
 
 
@@ -28,8 +27,9 @@ def quality() -> Panels:
         grid(
             "Precision, recall and prevalence by label",
             "What is known of the decisions' quality. Confirmed: from outcomes reported over 7 days, with the 95 % Wilson "
-            "interval for precision. Estimated: from the calibrated probabilities of the last hour, after the prior is "
-            "corrected, without any labels. Promised: by the calibration. Target: the objective's, where it states one.",
+            "interval for precision; recall, from reviews that see misses only, has its interval in `cutpoint outcomes "
+            "summary`. Estimated: from the live rate of the last hour, without any labels, if only the shares of the classes "
+            "have changed. Promised: by the calibration. Target: the objective's, where it states one.",
             ("label",),
             [
                 Column("precision: confirmed", shown_rule("precision:confirmed7d"), "percentunit", 1),
@@ -87,8 +87,8 @@ def label_in_detail() -> Panels:
         lines(
             "Precision: $shown",
             "Share of the positives that are true. Confirmed: outcomes reported over 7 days, with the 95 % Wilson interval "
-            "as band. Estimated: from the probabilities of the last hour, the prior corrected. The alert wants a wider "
-            "interval, of three standard deviations, below the target.",
+            "as band. Estimated: by the live rate of the last hour and the calibration's recall, without labels. The alert "
+            "wants a wider interval, of three and a half standard deviations, below the target.",
             [
                 Query(rule("precision:confirmed7d_high"), "at most"),
                 Query(rule("precision:confirmed7d_low"), "at least"),
@@ -97,15 +97,14 @@ def label_in_detail() -> Panels:
                 Query(gauge("expected_precision"), "promised"),
                 Query(gauge("target_precision"), "target"),
             ],
-            "percentunit", w=6, most=1, styles=QUALITY,
+            "percentunit", w=6, most=1, styles={**band("at most", "at least", CONFIRMED), **QUALITY},
         ),
         lines(
             "Recall: $shown",
-            "Share of the true positives that were found, as confirmed, with its interval, and as estimated. Confirmed "
-            "counts only outcomes reported, so it is honest where negatives are looked at too.",
+            "Share of the true positives that were found. Confirmed: outcomes of 7 days from reviews that see misses, those "
+            "of a sample weighed by how many they stand for; none where only alerts are looked at. Its interval is in "
+            "`cutpoint outcomes summary`. Estimated: the calibration's, which holds while each class looks as it did.",
             [
-                Query(rule("recall:confirmed7d_high"), "at most"),
-                Query(rule("recall:confirmed7d_low"), "at least"),
                 Query(rule("recall:confirmed7d"), "confirmed"),
                 Query(rule("recall:estimated1h"), "estimated"),
                 Query(gauge("expected_recall"), "promised"),

@@ -25,13 +25,19 @@ Steps = Sequence[tuple[float | None, str]]  # (from this value on, colour); the 
 FINE: Steps = ((None, LIVE),)
 ANY_IS_BAD: Steps = ((None, LIVE), (1, BAD))
 ANY_IS_A_WARNING: Steps = ((None, LIVE), (1, WARNING))
-SURPRISE: Steps = ((None, LIVE), (3, WARNING), (5, BAD))  # 5 is where the alerts begin, over an hour and over six
-BOTH_LIMITS: Steps = ((None, CLEAR), (-5, LOW), (5, BAD))  # for lines, which are drawn at each value
+# The alerts begin there over an hour and over six; longer windows are in `unusual`.
+ALERTS_HIGH, ALERTS_LOW = 5, 4.5
+SURPRISE: Steps = ((None, LIVE), (3, WARNING), (ALERTS_LOW, BAD))  # whichever way
 
 
-def beyond(value: float) -> Steps:
-    """For cells: coloured from a value on, up and down."""
-    return ((None, LOW), (-value, CLEAR), (value, BAD))
+def beyond(high: float, low: float) -> Steps:
+    """For cells: coloured where it is more than `high` or less than -`low`."""
+    return ((None, LOW), (-low, CLEAR), (high, BAD))
+
+
+def limits(high: float, low: float) -> Steps:
+    """Lines at `high` and at -`low`."""
+    return ((None, CLEAR), (-low, LOW), (high, BAD))
 
 
 def limit(value: float) -> Steps:

@@ -2,7 +2,7 @@
 
 from panels import Column, Panels, Query, grid, lines, number
 from scopes import ALERTS, CHOSEN, VERSION, gauge, order, rule, shown_rule, surprise
-from styles import ANY_IS_A_WARNING, ANY_IS_BAD, BOTH_LIMITS, SURPRISE, beyond
+from styles import ALERTS_HIGH, ALERTS_LOW, ANY_IS_A_WARNING, ANY_IS_BAD, SURPRISE, beyond, limits
 
 
 def glance() -> Panels:
@@ -20,7 +20,8 @@ def glance() -> Panels:
         number(
             "Largest surprise",
             "How far the positives of the last hour are from those expected, of the label where this is most: in standard "
-            "deviations, as wide as they have been for this label over 7 days. Alerts begin at 5.",
+            "deviations, as wide as they have been for this label over 7 days. Alerts begin at 5 for too many and at 4.5 for "
+            "too few, from ten expected positives on.",
             f"max(abs({surprise('1h', CHOSEN)}))", "none", steps=SURPRISE, decimals=1,
         ),
         number(
@@ -76,11 +77,12 @@ def unusual() -> Panels:
         lines(
             "Surprise of the last hour",
             "How far the positives of an hour are from those expected, in standard deviations, as wide as they have been for "
-            "this label over 7 days. Above 0: more than promised. Up to 3 either way is chance, at 5 (dashed) alerts begin. "
-            "Shown are the labels of the largest surprise in this time range.",
+            "this label over 7 days. Above 0: more than promised. Up to 3 either way is chance; where alerts begin, at 5 and "
+            "-4.5 (from ten expected positives on), it is dashed. Shown are the labels of the largest surprise in this time "
+            "range.",
             [Query(surprise("1h"), "{{label}}")], "none",
             w=15, axis="standard deviations", start=None, side=True,
-            limits=BOTH_LIMITS,
+            limits=limits(ALERTS_HIGH, ALERTS_LOW),
         ),
         grid(
             "Live rates by label",
@@ -89,10 +91,10 @@ def unusual() -> Panels:
             "fewer. Long windows are for labels of which few positives are expected.",
             ("label",),
             [
-                Column("surprise, 1 h", f"max by (label) ({surprise('1h')})", "none", 1, beyond(5)),
-                Column("6 h", f"max by (label) ({surprise('6h')})", "none", 1, beyond(5)),
-                Column("1 d", f"max by (label) ({surprise('1d')})", "none", 1, beyond(4.5)),
-                Column("7 d", f"max by (label) ({surprise('7d')})", "none", 1, beyond(4)),
+                Column("surprise, 1 h", f"max by (label) ({surprise('1h')})", "none", 1, beyond(ALERTS_HIGH, ALERTS_LOW)),
+                Column("6 h", f"max by (label) ({surprise('6h')})", "none", 1, beyond(ALERTS_HIGH, ALERTS_LOW)),
+                Column("1 d", f"max by (label) ({surprise('1d')})", "none", 1, beyond(4.75, 4.25)),
+                Column("7 d", f"max by (label) ({surprise('7d')})", "none", 1, beyond(4.25, 4)),
                 Column("dispersion", shown_rule("positives:dispersion7d"), "none", 2),
                 Column("live rate", shown_rule("positive_rate:ratio1h"), "percentunit", 3),
                 Column("expected rate", shown_rule("positive_rate:expected1h"), "percentunit", 3),

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cutpoint.calibration.surprise import expected_range, square_root_z, surprise
+from alerting import deviance
+from cutpoint.calibration.surprise import deviance_z, expected_range, surprise
 from scipy import stats
 
 
@@ -38,14 +39,34 @@ def test_no_error_is_the_limit_of_a_small_one() -> None:
     np.testing.assert_allclose(surprise(x, mu, 1e-6), surprise(x, mu), atol=1e-6)
 
 
-def test_rare_labels_are_where_the_square_root_says_too_little() -> None:
-    assert surprise(1, 0.001) == pytest.approx(stats.norm.isf(-np.expm1(-0.001)))
-    assert square_root_z(1, 0.001) < 1.2
-    assert abs(square_root_z(40, 20.0) - surprise(40, 20.0)) < 0.3
+def test_the_alerts_z_is_that_of_the_simulation_which_promtool_agrees_with() -> None:
+    rng = np.random.default_rng(1)
+    mu = np.concatenate([[0.0, 0.0], 10 ** rng.uniform(-3, 4, 500)])
+    x = np.concatenate([[0, 3], rng.poisson(mu[2:] * rng.uniform(0, 3, 500))])
+    rse = rng.uniform(0, 0.5, mu.size)
+    wanted = deviance(x.astype(float), mu) / np.sqrt(1 + mu * rse**2)
+    np.testing.assert_allclose(deviance_z(x, mu, rse), wanted, atol=1e-12)
+    assert deviance_z(5, 2.0, np.nan) == deviance_z(5, 2.0)
+
+
+def test_rare_labels_are_where_the_alerts_z_says_too_little() -> None:
+    """What docs/watch.md says of the two."""
+    assert surprise(1, 0.001) == pytest.approx(stats.norm.isf(-np.expm1(-0.001))) == pytest.approx(3.09, abs=0.01)
+    assert deviance_z(1, 0.001) == pytest.approx(2.28, abs=0.01)
+
+
+@pytest.mark.parametrize(("rse", "apart"), [(0.0, 0.1), (0.05, 0.2), (0.1, 0.5)])
+def test_of_ten_expected_on_both_say_much_the_same(rse: float, apart: float) -> None:
+    """What docs/watch.md says of them up to five standard deviations."""
+    for mu in (10.0, 20.0, 50.0, 200.0, 1000.0):
+        x = np.arange(0.0, 3 * mu)
+        exact = surprise(x, mu, rse)
+        near = (np.abs(exact) < 5) & (exact != 0)
+        assert np.abs(deviance_z(x, mu, rse) - exact)[near].max() < apart
 
 
 def test_what_no_probability_can_be_said_of() -> None:
-    np.testing.assert_array_equal(surprise([0, 3, 0], [0.0, 0.0, 0.1]), [0.0, square_root_z(3, 0), 0.0])
+    np.testing.assert_array_equal(surprise([0, 3, 0], [0.0, 0.0, 0.1]), [0.0, 2 * (np.sqrt(3.375) - np.sqrt(0.375)), 0.0])
     far = surprise(np.array([150.0, 190.0, 200.0]), 1e-3)  # tails of less than 1e-300
     assert np.isfinite(far).all() and (np.diff(far) > 0).all()
     assert far[0] == pytest.approx(np.sqrt(-2 * stats.poisson(1e-3).logpmf(150)), rel=0.01)

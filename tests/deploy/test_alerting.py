@@ -8,18 +8,22 @@ from alerting import FOR_S, KEEP_S, WINDOWS, Live, deviance, firing, holds, reco
 from rules_files import promtool, unit_test
 from scipy.stats import norm, poisson
 
-STEP_S, DAYS = 300, 9
-CHANGE, BACK = 7 * 288 + 144, 8 * 288  # drift is in the second half of the eighth day
+STEP_S, DAYS = 1200, 9
+PER_DAY = 86400 // STEP_S
+STEPS = DAYS * PER_DAY
+CHANGE, BACK = 7 * PER_DAY + PER_DAY // 2, 8 * PER_DAY  # drift is in the second half of the eighth day
+FINE = STEP_S // 300  # positives are drawn by five minutes
 
 
 def live(rate: float, factor: float, seed: int, rse: float) -> Live:
     """Days of `rate` positives an hour in clusters, more by day than by night, `factor` times as many at drift."""
     rng = np.random.default_rng(seed)
-    at = np.arange(DAYS * 288)
+    at = np.arange(STEPS * FINE)
     mean = rate / 12 * (1 + 0.6 * np.sin(2 * np.pi * at / 288))
     actual = mean.copy()
-    actual[CHANGE:BACK] *= factor
-    return Live(np.cumsum(rng.poisson(actual / 1.5) * rng.integers(1, 3, len(at))) * 1.0, np.cumsum(mean), rse, STEP_S)
+    actual[CHANGE * FINE : BACK * FINE] *= factor
+    positives = np.cumsum(rng.poisson(actual / 1.5) * rng.integers(1, 3, len(at))) * 1.0
+    return Live(positives[::FINE], np.cumsum(mean)[::FINE], rse, STEP_S)
 
 
 def test_numpy_says_what_promtool_says(tmp_path: Path) -> None:
@@ -32,37 +36,43 @@ def test_numpy_says_what_promtool_says(tmp_path: Path) -> None:
         "calm": live(50, 1, 7, 0.1),
     }
     series, checks = {}, []
-    at = sorted({*range(12, DAYS * 288, 100), *range(CHANGE, BACK + 144, 11)})
+    at = sorted({*range(3, STEPS, 25), *range(CHANGE, BACK + PER_DAY // 2, 3)})
     seen: dict[str, set[bool]] = {"high": set(), "low": set()}
     for label, counters in labels.items():
         of = f'{{model="m",version="1",label="{label}",instance="x"}}'
         series |= {
-            f"cutpoint_decisions_total{of}": " ".join(str(10 * i) for i in range(DAYS * 288)),
+            f"cutpoint_decisions_total{of}": " ".join(str(10 * i) for i in range(STEPS)),
             f"cutpoint_positives_total{of}": " ".join(f"{v:.0f}" for v in counters.positives - counters.positives[0]),
             f"cutpoint_expected_positives_total{of}": " ".join(
                 repr(float(v)) for v in counters.expected - counters.expected[0]
             ),
-            f"cutpoint_expected_positive_rate_rse{of}": f"{counters.rse}x{DAYS * 288}",
+            f"cutpoint_expected_positive_rate_rse{of}": f"{counters.rse}x{STEPS}",
         }
         recorded = record(counters)
         wanted = {f"z{window.name}": recorded.z(window.name) for window in WINDOWS} | {"dispersion7d": recorded.dispersion}
         for name, values in wanted.items():
             expr = "sum(abs(model_version_label:cutpoint_positives:{}{{label={!r}}} - ({!r})) < bool 1e-6)"
             checks += [
-                {"expr": expr.format(name, label, float(values[i])), "eval_time": f"{5 * i}m", "exp_samples": [one("{}", 1)]}
+                {
+                    "expr": expr.format(name, label, float(values[i])),
+                    "eval_time": f"{STEP_S // 60 * i}m",
+                    "exp_samples": [one("{}", 1)],
+                }
                 for i in at
             ]
         for side, alert in (("high", "High"), ("low", "Low")):
-            on = np.zeros(DAYS * 288, bool)
+            on = np.zeros(STEPS, bool)
             for begin, end in firing(holds(recorded, side), FOR_S[side], KEEP_S, STEP_S):
                 on[begin:end] = True
             expr = f'sum(ALERTS{{alertname="CutpointPositiveRate{alert}",alertstate="firing",label="{label}"}})'
-            checks += [{"expr": expr, "eval_time": f"{5 * i}m", "exp_samples": [one("{}", 1)] if on[i] else []} for i in at]
+            checks += [
+                {"expr": expr, "eval_time": f"{STEP_S // 60 * i}m", "exp_samples": [one("{}", 1)] if on[i] else []} for i in at
+            ]
             seen[side] |= set(on[at].tolist())
             assert on.any() == (label.endswith({"high": "more", "low": "fewer"}[side])), (label, side)
     assert seen == {"high": {True, False}, "low": {True, False}}
     others = {"cutpoint-estimates", "cutpoint-outcomes", "cutpoint-serving"}
-    promtool("test", "rules", unit_test(tmp_path / "test.yml", "5m", series, checks, without=others))
+    promtool("test", "rules", unit_test(tmp_path / "test.yml", f"{STEP_S // 60}m", series, checks, without=others))
 
 
 def one(labels: str, value: float) -> dict[str, object]:

@@ -8,23 +8,21 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 import yaml
-from bundles import linear_bundle
+from alerting import WINDOWS
 from grafana import FILES, Asked, everything, foreign, metrics, panels, queries, read, substituted
 from grafana_foundation_sdk.models import units
 from jsonschema import Draft7Validator
-from processes import ROOT, serving
-from promised import METRICS, RULES
+from processes import ROOT
+from rules_files import recorded
 
 SCHEMAS = Path(__file__).parent / "schemas"
 GENERATOR = ROOT / "deploy" / "grafana" / "build.py"
-RULES_FILE = ROOT / "deploy" / "prometheus" / "cutpoint.rules.yml"
 UNITS = {value for value in vars(units).values() if isinstance(value, str)}
 
 DASHBOARDS = {path.stem: read(path) for path in FILES}
@@ -208,34 +206,29 @@ def test_promtool_reads_every_query(tmp_path: Path) -> None:
     assert check([*rules, {"record": "broken", "expr": "sum by (label (up)"}]).returncode != 0
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
-    """Every name that a server's /metrics has, those without a series too."""
-    models = tmp_path_factory.mktemp("dashboards") / "models"
-    models.mkdir()
-    linear_bundle(models)
-    with serving(models) as server, urlopen(server.metrics_url, timeout=10) as answer:
-        found = re.findall(r"^# TYPE (\S+) (\w+)$", answer.read().decode(), re.M)
-    names = {name for name, _ in found}
-    for name, kind in found:
-        if kind == "histogram":
-            names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
-    yield names | METRICS
-
-
-@pytest.fixture(scope="module")
-def recorded() -> set[str]:
-    """Every name that a recording rule makes."""
-    if not RULES_FILE.exists():
-        return RULES
-    groups = yaml.safe_load(RULES_FILE.read_text())["groups"]
-    return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
-
-
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_metric_is_exported_or_recorded(query: Asked, exported: set[str], recorded: set[str]) -> None:
+def test_every_metric_is_exported_or_recorded(query: Asked, exported: Mapping[str, object]) -> None:
     names = {name for name in metrics(substituted(query.expr)) if not foreign(name)}
-    assert names - exported - recorded == set()
+    assert names - set(exported) - recorded() == set()
+
+
+def test_cells_are_coloured_where_the_alerts_begin() -> None:
+    """A line over an hour, and cells over each window of the alerts."""
+    shown = {panel["title"]: panel["fieldConfig"] for panel in panels(DASHBOARDS["cutpoint-overview"])}
+
+    def steps(setting: dict[str, Any]) -> list[float | None]:
+        return [step["value"] for step in setting["steps"]]
+
+    hour = WINDOWS[0]
+    assert steps(shown["Surprise of the last hour"]["defaults"]["thresholds"]) == [None, -hour.low, hour.high]
+    assert steps(shown["Largest surprise"]["defaults"]["thresholds"])[-1] == hour.low
+    cells = [
+        steps(setting["value"])
+        for override in shown["Live rates by label"]["overrides"]
+        for setting in override["properties"]
+        if setting["id"] == "thresholds"
+    ]
+    assert [each for each in cells if len(each) == 3] == [[None, -window.low, window.high] for window in WINDOWS]
 
 
 def test_names_are_found_in_expressions() -> None:

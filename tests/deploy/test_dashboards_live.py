@@ -21,10 +21,9 @@ from bundles import linear_bundle, policy
 from cutpoint.bundle import write_policy
 from cutpoint.client import Client
 from grafana import FILES, VALUES, Asked, expression, metrics, queries, read, substituted
-from processes import ROOT, ServerProcess, serving
-from promised import METRICS, RULES
+from processes import ServerProcess, serving
+from rules_files import groups
 
-RULES_FILE = ROOT / "deploy" / "prometheus" / "cutpoint.rules.yml"
 PAGES = {path.stem: read(path) for path in FILES}
 QUERIES = [pytest.param(query, id=f"{name}: {query.where}") for name, page in PAGES.items() for query in queries(page)]
 WAIT_S = 60.0
@@ -65,9 +64,9 @@ class Prometheus:
 
 
 @contextmanager
-def reading(target: str, groups: list[dict[str, Any]], folder: Path) -> Iterator[Prometheus]:
+def reading(target: str, folder: Path) -> Iterator[Prometheus]:
     """A Prometheus that reads /metrics at `target` twice a second and evaluates the rules as often."""
-    rules = [{**group, "interval": EVERY} for group in groups]
+    rules = [{**group, "interval": EVERY} for group in groups()]
     (folder / "rules.yml").write_text(yaml.safe_dump({"groups": rules}))
     scraped = [{"job_name": "cutpoint", "static_configs": [{"targets": [target]}]}]
     config = {
@@ -115,15 +114,6 @@ def until(found: Any) -> Any:
     return value
 
 
-def rule_groups() -> list[dict[str, Any]]:
-    """The rules; until they are there, one of each name that has a value per label."""
-    if RULES_FILE.exists():
-        return list(yaml.safe_load(RULES_FILE.read_text())["groups"])
-    value = "max by (model, version, label) (cutpoint_threshold)"
-    exprs = {name: f"1 + 0 * {value}" if name.endswith("dispersion7d") else value for name in sorted(RULES)}
-    return [{"name": "promised", "rules": [{"record": name, "expr": expr} for name, expr in exprs.items()]}]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A model in two versions, the second of which is a shadow of the first."""
@@ -145,7 +135,7 @@ def prometheus(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) 
     target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
     rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     rows[:, 0] += 1
-    with reading(target, rule_groups(), tmp_path_factory.mktemp("prometheus")) as found, Client(server.target) as client:
+    with reading(target, tmp_path_factory.mktemp("prometheus")) as found, Client(server.target) as client:
         until(lambda: found.instant('cutpoint_decisions_total{label="a"} == 0'))
         # Scored again and again, so that rates are seen whenever the series are read.
         until(lambda: (client.score("linear", rows), recorded(found))[1])
@@ -172,8 +162,8 @@ def test_a_query_has_an_answer(query: Asked, prometheus: Prometheus, server: Ser
     found = prometheus.instant(expr) if query.instant else prometheus.over_time(expr)
     if not MAY_BE_EMPTY.search(query.expr):
         missing = metrics(expr) - set(prometheus.get("label/__name__/values"))
-        assert missing <= METRICS, "series that nobody makes"
-        assert found or missing, "every series that it reads is there, and it finds none: labels that do not meet?"
+        assert missing == set(), "series that nobody makes"
+        assert found, "every series that it reads is there, and it finds none: labels that do not meet?"
     if query.legend and not query.instant:
         for name in re.findall(r"\{\{(\w+)\}\}", query.legend):
             assert all(series["metric"].get(name) is not None for series in found if name != "policy"), name

@@ -1,13 +1,15 @@
 """The rules by real promtool, and that every alert is documented, tested firing and tested silent."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana import foreign, metrics
 from processes import ROOT
-from rules_files import FOLDER, RULES, alerts, groups, promtool
+from rules_files import FOLDER, RULES, alerts, expressions, groups, promtool, recorded
 
 UNIT_TESTS = sorted(Path(__file__).parent.glob("*.test.yml"))
 TESTED: list[dict[str, Any]] = [yaml.safe_load(path.read_text()) for path in UNIT_TESTS]
@@ -51,6 +53,19 @@ def test_every_alert_has_its_paragraph_and_every_paragraph_its_alert() -> None:
 def test_every_alert_is_seen_firing_and_silent(rule: dict[str, Any]) -> None:
     checks = [check for file in TESTED for test in file["tests"] for check in test["alert_rule_test"]]
     assert {bool(check["exp_alerts"]) for check in checks if check["alertname"] == rule["alert"]} == {True, False}
+
+
+@pytest.mark.parametrize("name", expressions())
+def test_what_a_rule_reads_a_server_exports_or_another_rule_records(
+    name: str, exported: Mapping[str, tuple[Mapping[str, str], ...]]
+) -> None:
+    """Its labels too, with the values that are asked for, where there are series from the start."""
+    expr = expressions()[name]
+    assert {each for each in metrics(expr) if not foreign(each)} - set(exported) - recorded() == set()
+    for metric, matchers in re.findall(r"(\w+)\{([^}]*)\}", expr):
+        for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
+            if exported.get(metric):
+                assert value in {labels[label] for labels in exported[metric]}, (metric, label)
 
 
 def test_recorded_names_are_as_prometheus_wants_them() -> None:

@@ -1,4 +1,4 @@
-"""The documents say what is: settings of training.md and losses.md with their defaults, the snippets of calibration.md."""
+"""The documents say what is: settings of training.md and losses.md with their defaults, snippets of calibration.md, links."""
 
 import re
 import subprocess
@@ -82,6 +82,20 @@ def _names(model: type[BaseModel]) -> set[str]:
             if isinstance(part, type) and issubclass(part, BaseModel):
                 found |= _names(part)
     return found
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_link_to_a_file_or_a_heading_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith(("http:", "https:")):
+            name, _, heading = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+            assert not heading or heading in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, link
 
 
 def test_the_changelog_begins_with_the_packages_version() -> None:

@@ -52,7 +52,8 @@ class Traffic:
             self.error = error
 
 
-def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path) -> None:
+def calibrated(models: Path) -> None:
+    """A model that is positive for a label where its feature is above 0, of which a tenth is expected."""
     binary("prometheus")
     path = linear_bundle(models)
     counts = Counts(positives=1000, negatives=9000, tp=500, fp=500)
@@ -63,6 +64,10 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
         for label in "ab"
     )
     write_policy(path, policy(path, {}, labels=labels))
+
+
+def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path) -> None:
+    calibrated(models)
     of = '{model="linear",version="1",label="a"}'
     ratio, expected = (f"model_version_label:cutpoint_positive_rate:{name}1h{of}" for name in ("ratio", "expected"))
     name = "CutpointPositiveRateHigh"
@@ -100,6 +105,41 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
         until(lambda: found.states(name) == {}, "the alert does not resolve")
         seen = found.instant("group by (alertname) (last_over_time(ALERTS[5m]))")
         assert {alert["alertname"] for alert, _ in seen} == {name}, "others fired"
+
+
+def test_outcomes_become_confirmed_precision_and_recall(models: Path, tmp_path: Path) -> None:
+    """Of label b only alerts are looked at; of a also half of the rest, in which each positive stands for two."""
+    calibrated(models)
+
+    def confirmed(name: str, label: str) -> str:
+        return f'model_version_label:cutpoint_{name}:confirmed7d{{model="linear",version="1",label="{label}"}}'
+
+    rows = np.full((2, ROWS, 4), -1, np.float32)
+    rows[0, :40, 0] = rows[1, :40, 1] = 1
+    events = np.zeros(ROWS, np.int8)
+    events[:30] = 1  # of 40 alerts
+    events[40:50] = 1  # missed
+    looked_at = np.r_[:40, 40:ROWS:2]
+    with (
+        serving(models) as server,
+        prometheus(tmp_path / "prometheus", server.metrics_url) as found,
+        Client(server.target) as client,
+    ):
+        until(lambda: found.value('sum(cutpoint_outcomes_recallable_positives_total{label="a"})') == 0, "no series")
+        for name, inputs in zip("ab", rows, strict=True):
+            client.score("linear", inputs, request_id=name)
+        client.report_outcomes("linear", events[:40], request_id="b", labels=("b",), sampling="alerted")
+        client.report_outcomes(
+            "linear", events[looked_at], request_id="a", rows=looked_at, labels=("a",),
+            sampling="alerted_and_random", probability=0.5,
+        )  # fmt: skip
+        until(lambda: found.value(confirmed("recall", "a")) is not None, "no recall is recorded")
+        assert abs((found.value(confirmed("recall", "a")) or 0) - 30 / (30 + 2 * 5)) < 1e-6
+        until(lambda: found.value(confirmed("precision", "b")) is not None, "no precision is recorded")
+        assert abs((found.value(confirmed("precision", "b")) or 0) - 30 / 40) < 1e-6
+        assert found.value(confirmed("recall", "b")) is None
+        a, b = client.outcome_summary("linear").labels
+        assert a.recall is not None and abs(a.recall.value - 0.75) < 1e-6 and b.recall is None
 
 
 def test_durations_are_shortened_and_nothing_else() -> None:

@@ -9,7 +9,7 @@ from calibrated import KINDS, Clock, policy_of
 from cutpoint.calibration import Calibrator, Policy
 from cutpoint.errors import BadScores
 from cutpoint.server.monitoring.accounting import ModelCounters
-from cutpoint.server.monitoring.allowance import Allowance
+from cutpoint.server.monitoring.picker import Picker
 from cutpoint.server.monitoring.sums import COUNTERS
 from cutpoint.server.policy.policies import Active
 from scipy.special import expit
@@ -51,7 +51,8 @@ def assert_counted(counters: ModelCounters, wanted: np.ndarray) -> None:
 )
 def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
     policy = policy_of((*kinds, Calibrator()), (*(0.5,) * len(kinds), None))
-    counters, active = counters_of(policy, Clock(step_s=60))
+    counters, active = counters_of(policy)
+    counters._sums._picker = Picker(1.0, 1e12)
     rng = np.random.default_rng(0)
     wanted = np.zeros((len(COUNTERS), len(policy.labels)))
     # Rows one by one, windows, what is held for long, and what is summed at once.
@@ -82,7 +83,7 @@ def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:
     assert_counted(counters, wanted)
 
 
-def test_arrays_may_be_written_to_once_they_were_counted() -> None:
+def test_logits_may_be_written_to_once_they_were_added() -> None:
     policy = policy_of(KINDS[:1], (0.0,))
     counters, active = counters_of(policy)
     rows = 6
@@ -90,7 +91,7 @@ def test_arrays_may_be_written_to_once_they_were_counted() -> None:
         for logits in (np.full((count, 1), 2.0, np.float32), np.full((3 * count, 1), 2.0, np.float32)[::3]):
             decisions = logits >= active.thresholds
             counters.add(logits, decisions, active)
-            logits[:], decisions[:] = -9.0, False
+            logits[:] = -9.0
         assert_counted(counters, sums_of(np.full((rows, 1), 2.0, np.float32), policy))
         rows += 40_000
 
@@ -118,7 +119,7 @@ def test_beyond_what_may_be_looked_at_counts_stay_exact_and_probabilities_right_
     for seed in range(30):
         clock = Clock()
         counters, active = counters_of(policy, clock, seed)
-        counters._sums._probabilities = Allowance(50_000, 20_000, clock)
+        counters._sums._picker = Picker(50_000, 20_000, clock, seed)
         for at in range(0, len(logits), 64):  # held, then every k-th
             clock.now_s += 1e-3
             add(counters, logits[at : at + 64], active)
@@ -206,24 +207,42 @@ def test_logits_of_other_labels_are_refused_and_spoil_nothing() -> None:
     assert_counted(counters, sums_of(np.ones((3, 2), np.float32), policy))
 
 
-def test_an_allowance_takes_what_its_rate_gives() -> None:
+def test_what_is_picked_settles_at_what_comes_in() -> None:
     clock = Clock()
-    allowance = Allowance(100.0, 1000.0, clock)
-    assert [allowance.stride(units) for units in (400.0, 100.0)] == [1, 1], "while half is there"
-    looked, strides = 0.0, list[int]()
-    for _ in range(5000):
-        clock.now_s += 0.01  # a unit comes, ten are asked for
-        strides.append(allowance.stride(10.0))
-        looked += 10 / strides[-1]
-    assert looked == pytest.approx(5000, rel=0.1)
-    assert set(strides[-1000:]) <= {9, 10, 11}, "it settles"
+    picker = Picker(100.0, 1000.0, clock, seed=0)
+    for rows in (300, 150):
+        assert picker.pick(rows, 1.0) == (slice(None), 1), "all, while half is there"
+    looked, stood = 0, 0
+    for turn in range(40_000):
+        clock.now_s += 0.01  # a number comes, ten are there
+        found = picker.pick(10, 1.0)
+        if found is not None and turn >= 20_000:
+            count = len(range(10)[found[0]]) if isinstance(found[0], slice) else len(found[0])
+            looked += count
+            stood += count * found[1]
+    assert looked == pytest.approx(20_000, rel=0.05)
+    assert stood == pytest.approx(200_000, rel=0.05)
     clock.now_s += 1e9
-    assert allowance.stride(500.0) == 1 and allowance.stride(1.0) == 1, "no more is saved than may be"
-    assert allowance.stride(1.0) == 2
-    assert 1e9 / allowance.stride(1e9) == pytest.approx(249, abs=1), "half of what is there, however much is asked for"
-    for _ in range(20):
-        allowance.stride(1e9)
-    assert 1e9 / allowance.stride(1e9) == pytest.approx(1000 / 1024, rel=0.01), "never nothing"
+    picker.pick(1, 1.0)
+    found = picker.pick(10_000_000, 1.0)
+    assert found is not None and not isinstance(found[0], slice), "of very many, some"
+    assert len(found[0]) == pytest.approx(500, rel=0.3) and found[1] == pytest.approx(20_000, rel=0.1)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 5000])
+def test_every_row_is_picked_with_the_same_chance(rows: int) -> None:
+    clock = Clock()
+    picker = Picker(100.0 * rows, 50.0 * rows, clock, seed=1)
+    chance = np.zeros(rows)
+    turns = 20_000 if rows < 1000 else 400
+    for _ in range(turns):
+        clock.now_s += 0.002  # a fifth
+        found = picker.pick(rows, 1.0)
+        if found is not None:
+            chance[found[0]] += found[1]
+    chance /= turns
+    assert chance.mean() == pytest.approx(1, abs=0.03)
+    assert np.abs(chance - 1).max() < 6 * np.sqrt(30 / turns), "each stands for others as often as for itself"
 
 
 def test_held_bytes_are_bounded() -> None:
@@ -231,5 +250,7 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        small, large = counters._sums._small, counters._sums._large
-        assert sum(len(data) for _, data in small) + sum(len(a) + len(b) for _, a, _, b in large) < 3 << 19
+        assert (
+            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, _, decisions, picked in counters._sums._held)
+            < 3 << 20
+        )

@@ -25,10 +25,11 @@ _NORMAL = NormalDist()
 _SMALLEST_LOG = -700.0  # of a probability that float64 can hold
 
 
-def square_root_z(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) -> Floats:
-    """The excess in standard deviations on the square-root scale (Anscombe 1948), as the Prometheus rules compute it.
+def deviance_z(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) -> Floats:
+    """The signed root of the Poisson deviance with half an event of continuity correction, as the Prometheus rules compute it.
 
-    For rare labels it is conservative: one positive where 0.001 were expected is 1.1, while its probability is 0.001.
+    From some events on it is nearly `surprise`. Of rare labels it says less: one positive where 0.001 were expected is 2.3,
+    while its probability, one in a thousand, is that of 3.1.
 
     Args:
         positives: counted, from 0; any shape.
@@ -36,10 +37,15 @@ def square_root_z(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.
         rse: relative standard error of the expected rate, from 0; NaN is taken as 0.
 
     Returns:
-        2 (sqrt(positives + 3/8) - sqrt(expected + 3/8)) / sqrt(1 + expected rse^2), positive for too many.
+        sqrt(2 (y ln(y / expected) - y + expected)) / sqrt(1 + expected rse^2) with y half an event nearer to `expected` than
+        `positives`, and 0 where that is less than half; positive for too many. 0 where nothing was expected.
     """
     x, mu, v = _taken(positives, expected, rse)
-    z: Floats = 2 * (np.sqrt(x + _ANSCOMBE) - np.sqrt(mu + _ANSCOMBE)) / np.sqrt(1 + mu * v)
+    excess, some = x - mu, mu > 0
+    mean = np.where(some, mu, 1.0)
+    moved = np.where(some, mu + np.sign(excess) * np.maximum(np.abs(excess) - 0.5, 0), 1.0)
+    deviance = 2 * (moved * np.log(moved / mean) - (moved - mean))
+    z: Floats = np.sign(excess) * np.sqrt(np.maximum(deviance, 0) / (1 + mu * v))
     return z
 
 
@@ -54,7 +60,8 @@ def surprise(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) ->
     Returns:
         z with P(Z >= z) = P(X >= positives) where there are more than expected, the negative likewise where there are fewer,
         and 0 where that tail is half or more of the whole. Counts above 200 by the cube root of an F variate (Paulson 1942).
-        Where nothing at all was expected, no tail can be said, and it is `square_root_z`.
+        Where nothing at all was expected no tail can be said; it is what so many are beside none on the scale of the square
+        root, where counts vary alike: 2 (sqrt(positives + 3/8) - sqrt(3/8)) (Anscombe 1948).
     """
     x, mu, v = _taken(positives, expected, rse)
     x = np.rint(x)
@@ -118,7 +125,7 @@ def _exact(x: Floats, mu: Floats, v: Floats) -> Floats:
     log_tail = _log_probability(x, mu, v) + np.log(beside)
     z = np.array([_z_of(each) for each in np.minimum(log_tail, 0.0)])
     z = np.where(above, z, -z)
-    return np.where(mu > 0, z, square_root_z(x, mu))
+    return np.where(mu > 0, z, 2 * (np.sqrt(x + _ANSCOMBE) - math.sqrt(_ANSCOMBE)))
 
 
 def _log_probability(x: Floats, mu: Floats, v: Floats) -> Floats:

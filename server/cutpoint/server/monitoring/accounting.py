@@ -93,11 +93,9 @@ class ModelCounters:
     def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
         """Account for the decisions that `active`, which may have been replaced meanwhile, made on logits.
 
-        Nothing of either is kept: what is needed later is copied.
-
         Args:
-            logits: [..., label], without NaN.
-            decisions: of the same shape, what was decided.
+            logits: [..., label], without NaN; what is needed of them later is copied.
+            decisions: of the same shape, what was decided; kept for a while, so nobody may write to them.
             active: that decided.
 
         Raises:

@@ -16,18 +16,19 @@ class Allowance:
         self._per_s, self._most, self._clock = per_s, saved, clock
         self._left, self._then = saved, clock()
 
-    def stride(self, units: float) -> int:
-        """Take what `units` of work may have: 1 for all of it, k for one part of every k.
+    def take(self, units: float) -> None:
+        """Take these, whether they are there or not."""
+        self._left -= units
 
-        All of it while half of the most is there, and it is no more than half of that; below, k rises as it empties, so that it
-        settles where as much is taken as comes in, and does not jump. It depends on the clock and on amounts, never on what the
-        work finds: so a sum over one part of every k, drawn at random and taken k times, is right on average.
+    def stride(self, units: float) -> int:
+        """Of work of `units`, one part of how many may be done; 1 for all of it.
+
+        All of it while half of the most is there, and it is no more than half of that; below, this rises as it empties, so that
+        it settles where as much is taken as comes in, and does not jump. It depends on the clock and on amounts, never on what
+        the work finds: so a sum over parts drawn with a chance of one in k, taken k times, is right on average.
         """
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._then) * self._per_s)
         self._then = now
         least = self._most * _LEAST_SHARE
-        half = max(self._left / 2, least)
-        stride = max(math.ceil(self._most / max(2 * self._left, least)), math.ceil(units / half))
-        self._left -= units / stride
-        return stride
+        return max(math.ceil(self._most / max(2 * self._left, least)), math.ceil(units / max(self._left / 2, least)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 # What a number costs beside one of a straight line: measured, rounded up.
-_OF_BETA, _OF_KNOTS = 3.0, 40.0
+_OF_BETA, _OF_KNOTS = 3.0, 20.0
 
 
 class NegativeOdds:

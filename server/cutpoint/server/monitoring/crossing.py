@@ -1,18 +1,18 @@
 """Labels whose live positives leave what the calibration expects, told to the log: once when they do, once when they are back.
 
-It is for those who have no Prometheus, by the same sums as the alerts have (docs/alerts.md): too many by the last hour, too few
-by the last six. Two things of the alerts are not here: a crossing is told at once, not after ten minutes, and streams that
-cluster are not given more room.
+It is for those who have no Prometheus, and judges as the rate alerts of deploy/prometheus/cutpoint.rules.yml do by their
+windows of an hour and of six. Three things of the alerts are not here: windows of a day and a week, which no server may live to
+see; the ten or thirty minutes that an alert waits; and more room for streams whose positives come in clusters.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from cutpoint.calibration.surprise import square_root_z
+from cutpoint.calibration.surprise import deviance_z
 from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
@@ -23,15 +23,18 @@ from .promises import RSE
 log = logging.getLogger("cutpoint.server")
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Version = tuple[str, str]  # of a model
 Direction = Literal["high", "low"]
 
 EVERY_S = 30.0
-HIGH_WINDOW_S, LOW_WINDOW_S = 3600.0, 6 * 3600.0
+WINDOWS_S = (3600.0, 6 * 3600.0)
 _MOMENTS = 60  # of each window that are kept: a megabyte for 512 labels and both windows
-_CROSSED_Z, _BACK_Z = 4.0, 2.0
-# Of rare events a few are no evidence, whatever their z is.
-_LEAST_POSITIVES, _LEAST_RATIO, _LEAST_EXPECTED = 5.0, 1.5, 10.0
+# The numbers of the alerts. Of fewer expected positives a window says nothing; and a rate is another one, whatever z is, from
+# one and a half times on. What is over by the hour ends what six hours say.
+_HIGH_Z, _LOW_Z = 5.0, 4.5
+_LEAST_EXPECTED, _LEAST_RATIO, _OVER_RATIO = 10.0, 1.5, 1.2
+_KEPT_S = 2 * 3600.0  # for so long it must not have held to be over: a rate that swings about the limit is told once
 # Crossings of one look that have a line each.
 _MOST_LINES = 10
 
@@ -143,11 +146,8 @@ class _Standing:
         """Counters start at zero when a version is loaded, which was after `start_s`, when it was not there."""
         self._of, self._labels = of, now.labels
         self._last = np.zeros((2, len(now.labels)))
-        self._hour, self._hours = (_Window(each, start_s, self._last) for each in (HIGH_WINDOW_S, LOW_WINDOW_S))
-        self._since: dict[Direction, Floats] = {
-            "high": np.full(len(now.labels), np.nan),
-            "low": np.full(len(now.labels), np.nan),
-        }
+        self._windows = [_Window(each, start_s, self._last) for each in WINDOWS_S]
+        self._drifts: dict[Direction, _Drift] = {"high": _Drift(len(now.labels)), "low": _Drift(len(now.labels))}
 
     def goes_on_with(self, now: Counted) -> bool:
         """Whether these are the same counters; else the version was unloaded and loaded between two looks."""
@@ -156,36 +156,63 @@ class _Standing:
     def look(self, now: Counted, now_s: float) -> list[_Crossing]:
         """What has crossed, and what is back."""
         self._last = np.stack([now.positives, now.expected])
-        (x1, e1), hour_s = self._hour.increase(now_s, self._last)
-        (x6, e6), hours_s = self._hours.increase(now_s, self._last)
-        z1, z6 = square_root_z(x1, e1, now.rse), square_root_z(x6, e6, now.rse)
-        many = (z1 > _CROSSED_Z) & (x1 >= _LEAST_POSITIVES) & (x1 > _LEAST_RATIO * e1)
-        few = (z6 < -_CROSSED_Z) & (z1 < 0) & (e6 >= _LEAST_EXPECTED)
-        high = self._changed("high", many, z1 < _BACK_Z, now_s, (x1, e1, z1, hour_s))
-        return [*high, *self._changed("low", few, z6 > -_BACK_Z, now_s, (x6, e6, z6, hours_s))]
+        seen = [_Seen(*window.increase(now_s, self._last), now.rse) for window in self._windows]
+        return [
+            _Crossing(self._of, self._labels[i], state, direction, *seen[window].of(i), lasted_s)
+            for direction, drift in self._drifts.items()
+            for i, state, window, lasted_s in drift.look(direction, seen, now_s)
+        ]
 
-    def _changed(
-        self,
-        direction: Direction,
-        crossed: NDArray[np.bool_],
-        back: NDArray[np.bool_],
-        now_s: float,
-        seen: tuple[Floats, Floats, Floats, float],
-    ) -> list[_Crossing]:
-        since = self._since[direction]
-        began, ended = crossed & np.isnan(since), back & ~np.isnan(since)
-        observed, expected, z, window_s = seen
-        found = []
-        for i in np.flatnonzero(began | ended):
-            lasted_s = None if began[i] else float(now_s - since[i])
-            found.append(
-                _Crossing(
-                    self._of, self._labels[i], "began" if began[i] else "ended", direction,
-                    float(observed[i]), float(expected[i]), float(z[i]), window_s, lasted_s,
-                )
-            )  # fmt: skip
-        since[began], since[ended] = now_s, np.nan
+
+class _Seen:
+    """What a window says of each label."""
+
+    def __init__(self, sums: Floats, seconds: float, rse: Floats) -> None:
+        (self.observed, self.expected), self._seconds = sums, seconds
+        self.z = deviance_z(self.observed, self.expected, rse)
+        self.tells = self.expected >= _LEAST_EXPECTED
+
+    def crossed(self, direction: Direction) -> Mask:
+        """Where the rate is more than chance from what is expected, and by as much as matters."""
+        x, mu = self.observed, self.expected
+        high, low = (self.z > _HIGH_Z) & (x > _LEAST_RATIO * mu), (self.z < -_LOW_Z) & (x < mu / _LEAST_RATIO)
+        found: Mask = self.tells & (high if direction == "high" else low)
         return found
+
+    def over(self, direction: Direction) -> Mask:
+        """Where it can be told that it is not, or not any more."""
+        x, mu = self.observed, self.expected
+        found: Mask = self.tells & ((x < _OVER_RATIO * mu) if direction == "high" else (x > mu / _OVER_RATIO))
+        return found
+
+    def of(self, label: int) -> tuple[float, float, float, float]:
+        """Observed and expected positives, z, and the window's seconds."""
+        return float(self.observed[label]), float(self.expected[label]), float(self.z[label]), self._seconds
+
+
+class _Drift:
+    """Since when labels have crossed in one direction, and when it was last so; NaN for those that have not."""
+
+    def __init__(self, labels: int) -> None:
+        self._since, self._last = np.full((2, labels), np.nan)
+
+    def look(
+        self, direction: Direction, seen: Sequence[_Seen], now_s: float
+    ) -> Iterator[tuple[int, Literal["began", "ended"], int, float | None]]:
+        """Labels that begin or end: which, the window that says so, and how many seconds it lasted."""
+        hour, hours = seen
+        by_hour = hour.crossed(direction)
+        # Where nothing has been decided for an hour nothing drifts.
+        holds = (by_hour | hours.crossed(direction) & ~hour.over(direction)) & (hour.expected > 0)
+        crossed = ~np.isnan(self._since)
+        self._last[holds] = now_s
+        for i in np.flatnonzero(holds & ~crossed):
+            self._since[i] = now_s
+            yield int(i), "began", 0 if by_hour[i] else 1, None
+        for i in np.flatnonzero(crossed & (now_s - self._last >= _KEPT_S)):
+            lasted_s = float(self._last[i] - self._since[i])
+            self._since[i] = np.nan
+            yield int(i), "ended", 0 if hour.tells[i] else 1, lasted_s
 
 
 def _tell(crossings: list[_Crossing]) -> None:

@@ -31,7 +31,7 @@ class ModelSeries:
         """A request was answered after `request_s`, of which the other times are known; what is left went into its answer."""
         if self.times:
             self.decode.observe(decode_s)
-            self.answer.observe(max(0.0, request_s - decode_s - queue_s - run_s))
+            self.answer.observe(request_s - decode_s - queue_s - run_s)
             self.request.observe(request_s)
 
     def waited(self, queue_s: float) -> None:
