@@ -147,7 +147,7 @@ class Show:
             if not found or found[-1][1] != state:
                 found.append((hour, state))
             last_h = hour
-        if found and self.hour(time.time()) - last_h > 1.5 * step_h:
+        if found and label not in self.found.states(ALERT):
             found.append((last_h + step_h, "silent"))
         return ", ".join(f"{state} at {hour:.2f} h" for hour, state in found) or "silent"
 
