@@ -27,7 +27,7 @@ lint: $(READY) ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PARTS)
-	MYPYPATH=deploy/grafana $(BIN)/mypy deploy/grafana/build.py
+	MYPYPATH=deploy/grafana:deploy/prometheus:examples/mitbih $(BIN)/mypy deploy/grafana/build.py examples/mitbih/monitor.py examples/mitbih/run.py
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .

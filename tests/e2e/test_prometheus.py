@@ -1,21 +1,11 @@
 """A real Prometheus with the rules that users get, against a real server whose positive rate triples, seen through its API.
 
-All durations of the rules and of the configuration are divided by 600, none below half a second: an hour is six seconds.
+deploy/prometheus/rehearsal.py divides all durations of the rules and of the configuration by 600: an hour is six seconds.
 """
 
-import json
 import re
-import socket
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
-from urllib.parse import quote
-from urllib.request import urlopen
 
 import numpy as np
 from bundles import linear_bundle, policy
@@ -23,88 +13,11 @@ from cutpoint.bundle import write_policy
 from cutpoint.calibration import Counts, LabelPolicy, expected_at
 from cutpoint.client import Client
 from processes import serving
-from rules_files import FOLDER, RULES, binary
+from rehearsal import prometheus, shortened, until
+from rules_files import binary
 
-DIVISOR, LEAST_MS = 600, 500
-UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 RATE = 0.1
 ROWS = 200
-
-
-def shortened(text: str) -> str:
-    """The text with every duration of it divided."""
-
-    def divide(found: re.Match[str]) -> str:
-        whole_ms = sum(int(count) * UNITS_MS[unit] for count, unit in re.findall(r"(\d+)([smhd])", found[0]))
-        return f"{max(LEAST_MS, whole_ms // DIVISOR)}ms"
-
-    return re.sub(r"(?<![\w.])(\d+[smhd])+\b", divide, text)
-
-
-class Prometheus:
-    """One that is ready."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        self.url, self.process = url, process
-
-    def get(self, path: str) -> Any:
-        with urlopen(f"{self.url}/api/v1/{path}", timeout=10) as answer:
-            return json.load(answer)["data"]
-
-    def value(self, expr: str) -> float | None:
-        """Of the one series that the expression gives; None where it gives none."""
-        found = self.get(f"query?query={quote(expr)}")["result"]
-        assert len(found) <= 1, found
-        return float(found[0]["value"][1]) if found else None
-
-    def states(self, name: str) -> dict[str, str]:
-        """State by label of the alerts of this name."""
-        alerts = self.get("alerts")["alerts"]
-        return {alert["labels"]["label"]: alert["state"] for alert in alerts if alert["labels"]["alertname"] == name}
-
-
-def until(found: Callable[[], bool], what: str, deadline_s: float = 60) -> None:
-    """Ask again until it is so."""
-    pause, end_s = threading.Event(), time.monotonic() + deadline_s
-    while not found():
-        assert time.monotonic() < end_s, what
-        pause.wait(0.1)
-
-
-@contextmanager
-def prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
-    """A process of its own with the shipped files, shortened, scraping this server; killed at the end."""
-    folder.mkdir()
-    target = metrics_url.removeprefix("http://").removesuffix("/metrics")
-    config = (FOLDER / "prometheus.yml").read_text()
-    assert "localhost:8002" in config
-    (folder / "prometheus.yml").write_text(shortened(config).replace("localhost:8002", target))
-    (folder / RULES.name).write_text(shortened(RULES.read_text()))
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    log = folder / "prometheus.log"
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [binary("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-             f"--web.listen-address=127.0.0.1:{port}"],
-            stdout=written, stderr=written,
-        )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-
-            def ready() -> bool:
-                assert process.poll() is None, log.read_text()
-                try:
-                    with urlopen(f"{url}/-/ready", timeout=10) as answer:
-                        return bool(answer.status == 200)
-                except (URLError, ConnectionError):
-                    return False
-
-            until(ready, "Prometheus is not ready")
-            yield Prometheus(url, process)
-        finally:
-            process.kill()
-            process.wait()
 
 
 class Traffic:
@@ -141,6 +54,7 @@ class Traffic:
 
 def calibrated(models: Path) -> None:
     """A model that is positive for a label where its feature is above 0, of which a tenth is expected."""
+    binary("prometheus")
     path = linear_bundle(models)
     counts = Counts(positives=1000, negatives=9000, tp=500, fp=500)
     labels = tuple(
@@ -189,8 +103,8 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
         traffic.share = RATE
         until(lambda: rate_is(RATE), "the rate does not come back")
         until(lambda: found.states(name) == {}, "the alert does not resolve")
-        seen = found.get("query?query=" + quote("group by (alertname) (last_over_time(ALERTS[5m]))"))["result"]
-        assert {alert["metric"]["alertname"] for alert in seen} == {name}, "others fired"
+        seen = found.instant("group by (alertname) (last_over_time(ALERTS[5m]))")
+        assert {alert["alertname"] for alert, _ in seen} == {name}, "others fired"
 
 
 def test_outcomes_become_confirmed_precision_and_recall(models: Path, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def command(*arguments: object) -> None:
 
 
 @contextmanager
-def serving(models: Path, log: Path) -> Iterator[tuple[str, str]]:
-    """A `cutpoint serve` on free ports: its gRPC target and its metrics URL; stopped by SIGTERM."""
-    words = ["serve", "--models", str(models), "--port", "0", "--metrics-port", "0"]
+def serving(models: Path, log: Path, *flags: object) -> Iterator[tuple[str, str]]:
+    """A `cutpoint serve` on free ports, with more flags of it: its gRPC target and its metrics URL; stopped by SIGTERM."""
+    words = ["serve", "--models", str(models), "--port", "0", "--metrics-port", "0", *map(str, flags)]
     say(f"[bold]$ cutpoint {' '.join(words)}[/bold]")
     with log.open("w") as file:
         process = subprocess.Popen(
