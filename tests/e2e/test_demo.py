@@ -8,7 +8,8 @@ from cutpoint.bundle import read_bundle
 from cutpoint.cli import COMMANDS
 from processes import cutpoint, serving
 
-SUBCOMMANDS = {"policy": ("list", "get", "activate", "calibrate")}  # activate expects the policy that the demo left
+# activate expects the policy that the demo left
+SUBCOMMANDS = {"policy": ("list", "get", "activate", "calibrate"), "outcomes": ("report", "summary")}
 
 
 def test_the_demo_does_the_main_job_and_every_example_works_on_what_it_leaves(tmp_path: Path) -> None:
@@ -39,6 +40,7 @@ def test_the_demo_does_the_main_job_and_every_example_works_on_what_it_leaves(tm
     assert again.stderr.startswith("error: --out is ")
     assert out.exists()
 
+    (tmp_path / "labels.csv").write_text("key,window,logit,outcome\nmonday-1,3,1.5,1\nmonday-2,4,2.5,0\n")
     examples = {name: _example(*name.split()) for name in _names()}
     with serving(out / "models") as server:
         for name, example in examples.items():
@@ -48,7 +50,9 @@ def test_the_demo_does_the_main_job_and_every_example_works_on_what_it_leaves(tm
                 continue
             if name == "tune":  # how long it measures makes no difference to whether it works
                 example[example.index("--minutes") + 1] = "0"
-            at = ("--server", server.target) if name.split()[0] in ("score", "policy") else ()
+            at = {"watch": (server.metrics_url, "--once")}.get(name, ())
+            if name.split()[0] in ("score", "policy", "outcomes"):
+                at = ("--server", server.target)
             ran = cutpoint(*example[1:], *at, cwd=tmp_path)
             assert ran.returncode == 0, f"{example}: {ran.stdout}{ran.stderr}"
 
