@@ -271,7 +271,6 @@ class ServedModel:
             self._known.add((declared, wanted))
 
     def _decide(self, outputs: Outputs, wanted: tuple[str, ...], timing: Timing) -> Answer:
-        self.series.waited(timing.queue_s)
         if not self.labels:
             return Answer({name: outputs[name] for name in wanted or self.outputs}, None, timing)
         outputs = dict(outputs)
