@@ -1,8 +1,9 @@
 """What monitoring costs: `make bench-monitoring`.
 
 `cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels): the same load on each in
-turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes of
-each. A scrape of its 512 labels, as Prometheus asks for it, idle and under load. And whether either grows with what was counted.
+turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes
+of each. A scrape of its 512 labels, as Prometheus asks for it, idle and under load. And whether either grows with what was
+counted.
 """
 
 import tempfile
@@ -23,7 +24,7 @@ from serving_load import INFER, Caller, Request, grpc_request, infer_message, lo
 from serving_models import LABELS, mlp512, rows
 from serving_process import Server, cutpoint_serve
 
-CALLERS, PAIRS, ROUNDS = 8, 7, 3
+CALLERS, PAIRS, ROUNDS = 8, 5, 2
 COUNTS = {1: 2_000, 64: 700}  # requests of a load, by rows: some half a second
 COUNTED = 1_000_000
 COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}'

@@ -35,7 +35,7 @@ _POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are o
 ACTUAL = PREDICTED = ("negative", "positive")
 
 # Requests and bytes that are held; so many times as much, and whoever adds waits for whoever sums.
-_MOST_HELD, _MOST_BYTES, _MUCH_MORE = 128, 1 << 19, 8
+_MOST_HELD, _MOST_BYTES, _MUCH_MORE = 128, 1 << 18, 8
 # Rows that can be counted in a byte, and labels from which on that pays.
 _BYTE, _WIDE = 128, 64
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
