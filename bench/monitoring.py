@@ -16,8 +16,9 @@ from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
 import numpy as np
-from claims import Claim, report
+from claims import Claim, report, timed
 from cutpoint.bundle import read_bundle
+from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
 from serving_load import INFER, Caller, Request, grpc_request, infer_message, load
@@ -26,7 +27,7 @@ from serving_process import Server, cutpoint_serve
 
 CALLERS, PAIRS, ROUNDS = 8, 5, 2
 COUNTS = {1: 2_000, 64: 700}  # requests of a load, by rows: some half a second
-COUNTED = 1_000_000
+COUNTED, ADDS = 1_000_000, 20_000
 COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}'
 # As Prometheus 2.42 asks.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", "Accept-Encoding": "gzip"}
@@ -115,51 +116,46 @@ def _under_load(work: Callable[[], object], url: str) -> list[float]:
 
 
 def _growth(bundle: Path) -> list[Claim]:
-    """Counting, scraping and the number of series, at the start and after a million rows."""
+    """Counting, scraping and the number of series of counters that have seen a million rows, beside those of new ones."""
     policy = read_bundle(bundle).policy
     assert policy is not None
-    metrics = Metrics()
-    counters = metrics.add_model("mlp512", 1, tuple(label.label for label in policy.labels), "0", "cpu")
     active = Active(policy, 1, 0.0).prepared()
-    counters.apply(active)
     rng = np.random.default_rng(0)
     one, many = (rng.normal(size=(n, LABELS)).astype(np.float32) for n in (1, 500))
+    decided, alerts = one >= active.thresholds, many >= active.thresholds
 
-    def add_us() -> float:
-        begun = time.perf_counter()
-        for _ in range(20_000):
-            counters.add(one, one >= active.thresholds, active)
-        return (time.perf_counter() - begun) / 20_000 * 1e6
-
-    def scrape_ms() -> float:
-        begun = time.perf_counter()
+    def counted(times: int) -> tuple[Metrics, ModelCounters]:
+        metrics = Metrics()
+        counters = metrics.add_model("mlp512", 1, tuple(label.label for label in policy.labels), "0", "cpu")
+        counters.apply(active)
+        for _ in range(times):
+            counters.add(many, alerts, active)
         metrics.page.answer(SCRAPE["Accept"])
-        return 1e3 * (time.perf_counter() - begun)
+        return metrics, counters
 
-    def lines() -> int:
-        page = metrics.page.answer()[0].splitlines()
-        return sum(not line.startswith(b"cutpoint_estimated_prevalence{") for line in page)  # they come with what is known
+    def adds(counters: ModelCounters) -> Callable[[], None]:
+        def add() -> None:
+            for _ in range(ADDS):
+                counters.add(one, decided, active)
 
-    def measured() -> tuple[float, float, int]:
-        scrape_ms()
-        return median(add_us() for _ in range(5)), median(scrape_ms() for _ in range(9)), lines()
+        return add
 
-    for _ in range(4):
-        counters.add(many, many >= active.thresholds, active)  # so that all there ever is to estimate is there
-    first = measured()
-    alerts = many >= active.thresholds
-    for _ in range(COUNTED // len(many)):
-        counters.add(many, alerts, active)
-    last = measured()
+    old, new = counted(COUNTED // len(many)), counted(4)
+    add_s = timed(adds(old[1]), adds(new[1]))
+    scrape_s = timed(*(lambda page=each[0].page: page.answer(SCRAPE["Accept"]) for each in (old, new)), rounds=15)
+    lines = [_lines(each[0]) for each in (old, new)]
+    us, after = 1e6 / ADDS, "after a million rows, beside after 2000"
     return [
-        Claim(
-            "counting a row of 512 labels after a million rows, beside at the start", last[0], first[0], 1.25, "us", least=False
-        ),
-        Claim("a scrape in process after a million rows, beside at the start", last[1], first[1], 1.25, "ms", least=False),
-        Claim(
-            "lines of the page but estimates after a million rows, beside at the start", last[2], first[2], 1, "", least=False
-        ),
+        Claim(f"counting a row of {LABELS} labels {after}", add_s[0] * us, add_s[1] * us, 1.25, "us", least=False),
+        Claim(f"a scrape in process {after}", 1e3 * scrape_s[0], 1e3 * scrape_s[1], 1.25, "ms", least=False),
+        Claim(f"lines of the page, but estimates, {after}", lines[0], lines[1], 1, "", least=False),
     ]
+
+
+def _lines(metrics: Metrics) -> int:
+    """Estimates come with what is known."""
+    page = metrics.page.answer()[0].splitlines()
+    return sum(not line.startswith(b"cutpoint_estimated_prevalence{") for line in page)
 
 
 if __name__ == "__main__":
