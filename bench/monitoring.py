@@ -1,8 +1,9 @@
 """What monitoring costs: `make bench-monitoring`.
 
-`cutpoint serve` twice, with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels): the same load on each
-in turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time. A scrape of its
-512 labels, as Prometheus asks for it, idle and under that load. And whether either grows with what was counted.
+`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels): the same load on each in
+turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes
+of each. A scrape of its 512 labels, as Prometheus asks for it, idle and under load. And whether either grows with what was
+counted.
 """
 
 import tempfile
@@ -15,17 +16,19 @@ from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
 import numpy as np
-from claims import Claim, report
+from claims import Claim, report, timed
 from cutpoint.bundle import read_bundle
+from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
 from serving_load import INFER, Caller, Request, grpc_request, infer_message, load
 from serving_models import LABELS, mlp512, rows
 from serving_process import Server, cutpoint_serve
 
-CALLERS, ROUNDS = 8, 15
-COUNTS = {1: 2_500, 64: 1_000}  # requests of a load, by rows: some half a second
-COUNTED = 1_000_000
+CALLERS, PAIRS, ROUNDS = 8, 5, 2
+COUNTS = {1: 2_000, 64: 700}  # requests of a load, by rows: some half a second
+COUNTED, ADDS = 1_000_000, 20_000
+COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}'
 # As Prometheus 2.42 asks.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", "Accept-Encoding": "gzip"}
 
@@ -37,22 +40,49 @@ def main() -> None:
         models = Path(folder) / "models"
         models.mkdir()
         bundle = mlp512(models)
-        with cutpoint_serve(models) as on, cutpoint_serve(models, "--no-accounting") as off:
-            for count, requests in COUNTS.items():
-                message = infer_message("mlp512", rows("mlp512", count), ("decisions",))
-                claims.append(_rates(count, requests, _asked(on, message), _asked(off, message)))
-            counted = on.metrics()['cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}']
-            assert counted >= sum((ROUNDS + 1) * requests * count for count, requests in COUNTS.items()), counted
-            silent = (value for name, value in off.metrics().items() if name.startswith("cutpoint_decisions_total"))
-            assert not any(silent), "counted without accounting"
-            target, request = _asked(on, infer_message("mlp512", rows("mlp512", 1), ("decisions",)))
-            idle = _scrapes_ms(on.metrics_url, 10)
-            busy = _under_load(lambda: load(target, request, CALLERS, 6 * COUNTS[1]), on.metrics_url)
-            for when, found in (("idle", idle), ("under load", busy)):
-                name = f"a scrape of {LABELS} labels, {when}, worst of {len(found)}"
-                claims.append(Claim(name, max(found), 100, 1, "ms", least=False))
-        claims += _growth(bundle)
+        pairs: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
+        for turn in range(PAIRS):
+            with cutpoint_serve(models) as on, cutpoint_serve(models, "--no-accounting") as off:
+                for count, requests in COUNTS.items():
+                    pairs[count].append(_rates(count, requests, on, off))
+                if turn == 0:
+                    claims = _scrapes(on)
+        claims = [*(_beside(count, found) for count, found in pairs.items()), *claims, *_growth(bundle)]
     report(claims)
+
+
+def _rates(count: int, requests: int, on: Server, off: Server) -> tuple[float, float]:
+    """Requests of `count` rows that each answers in a second: medians of loads in turns."""
+    message = infer_message("mlp512", rows("mlp512", count), ("decisions",))
+    sides = _asked(on, message), _asked(off, message)
+    before = on.metrics()[COUNTED_BY_LABEL], off.metrics()[COUNTED_BY_LABEL]
+    rates: tuple[list[float], list[float]] = ([], [])
+    for turn in range(ROUNDS + 1):
+        for i in (0, 1) if turn % 2 else (1, 0):
+            rate = load(*sides[i], CALLERS, requests).rate
+            if turn:  # the first one does not count
+                rates[i].append(rate)
+    after = on.metrics()[COUNTED_BY_LABEL], off.metrics()[COUNTED_BY_LABEL]
+    assert after[0] - before[0] == (ROUNDS + 1) * requests * count, "with accounting every decision is counted"
+    assert after[1] == before[1] == 0, "without, none"
+    return median(rates[0]), median(rates[1])
+
+
+def _beside(count: int, pairs: list[tuple[float, float]]) -> Claim:
+    """Over several pairs of processes: two of the same kind differ by up to 6 %, by where their memory happens to be."""
+    on, off = (median(side) for side in zip(*pairs, strict=True))
+    name = f"requests of {count} x {LABELS} decisions, with accounting beside without, medians of {len(pairs)} processes each"
+    return Claim(name, on, off, 0.98, "/s")
+
+
+def _scrapes(server: Server) -> list[Claim]:
+    target, request = _asked(server, infer_message("mlp512", rows("mlp512", 1), ("decisions",)))
+    idle = _scrapes_ms(server.metrics_url, 10)
+    busy = _under_load(lambda: load(target, request, CALLERS, 4 * COUNTS[1]), server.metrics_url)
+    return [
+        Claim(f"a scrape of {LABELS} labels, {when}, worst of {len(found)}", max(found), 100, 1, "ms", least=False)
+        for when, found in (("idle", idle), ("under load", busy))
+    ]
 
 
 def _asked(server: Server, message: bytes) -> tuple[str, Request]:
@@ -62,20 +92,6 @@ def _asked(server: Server, message: bytes) -> tuple[str, Request]:
         return server.target, grpc_request(INFER, message, answer_bytes=len(caller.infer(message)) + 5)
     finally:
         caller.close()
-
-
-def _rates(rows_each: int, requests: int, on: tuple[str, Request], off: tuple[str, Request]) -> Claim:
-    """The same load on both, in turns: the ratio is the median of the pairs'."""
-    pairs = []
-    for turn in range(ROUNDS + 1):
-        sides = (on, off) if turn % 2 else (off, on)
-        found = [load(target, request, CALLERS, requests).rate for target, request in sides]
-        if turn:  # the first pair does not count
-            pairs.append(found if turn % 2 else found[::-1])
-    without = median(rate for _, rate in pairs)
-    ratio = median(with_ / rate for with_, rate in pairs)
-    name = f"requests of {rows_each} x {LABELS} decisions, with accounting beside without, median of {ROUNDS} pairs"
-    return Claim(name, ratio * without, without, 0.98, "/s")
 
 
 def _scrapes_ms(url: str, count: int) -> list[float]:
@@ -100,51 +116,46 @@ def _under_load(work: Callable[[], object], url: str) -> list[float]:
 
 
 def _growth(bundle: Path) -> list[Claim]:
-    """Counting, scraping and the number of series, at the start and after a million rows."""
+    """Counting, scraping and the number of series of counters that have seen a million rows, beside those of new ones."""
     policy = read_bundle(bundle).policy
     assert policy is not None
-    metrics = Metrics()
-    counters = metrics.add_model("mlp512", 1, tuple(label.label for label in policy.labels), "0", "cpu")
     active = Active(policy, 1, 0.0).prepared()
-    counters.apply(active)
     rng = np.random.default_rng(0)
     one, many = (rng.normal(size=(n, LABELS)).astype(np.float32) for n in (1, 500))
+    decided, alerts = one >= active.thresholds, many >= active.thresholds
 
-    def add_us() -> float:
-        begun = time.perf_counter()
-        for _ in range(20_000):
-            counters.add(one, one >= active.thresholds, active)
-        return (time.perf_counter() - begun) / 20_000 * 1e6
-
-    def scrape_ms() -> float:
-        begun = time.perf_counter()
+    def counted(times: int) -> tuple[Metrics, ModelCounters]:
+        metrics = Metrics()
+        counters = metrics.add_model("mlp512", 1, tuple(label.label for label in policy.labels), "0", "cpu")
+        counters.apply(active)
+        for _ in range(times):
+            counters.add(many, alerts, active)
         metrics.page.answer(SCRAPE["Accept"])
-        return 1e3 * (time.perf_counter() - begun)
+        return metrics, counters
 
-    def lines() -> int:
-        page = metrics.page.answer()[0].splitlines()
-        return sum(not line.startswith(b"cutpoint_estimated_prevalence{") for line in page)  # they come with what is known
+    def adds(counters: ModelCounters) -> Callable[[], None]:
+        def add() -> None:
+            for _ in range(ADDS):
+                counters.add(one, decided, active)
 
-    def measured() -> tuple[float, float, int]:
-        scrape_ms()
-        return median(add_us() for _ in range(5)), median(scrape_ms() for _ in range(9)), lines()
+        return add
 
-    for _ in range(4):
-        counters.add(many, many >= active.thresholds, active)  # so that all there ever is to estimate is there
-    first = measured()
-    alerts = many >= active.thresholds
-    for _ in range(COUNTED // len(many)):
-        counters.add(many, alerts, active)
-    last = measured()
+    old, new = counted(COUNTED // len(many)), counted(4)
+    add_s = timed(adds(old[1]), adds(new[1]))
+    scrape_s = timed(*(lambda page=each[0].page: page.answer(SCRAPE["Accept"]) for each in (old, new)), rounds=15)
+    lines = [_lines(each[0]) for each in (old, new)]
+    us, after = 1e6 / ADDS, "after a million rows, beside after 2000"
     return [
-        Claim(
-            "counting a row of 512 labels after a million rows, beside at the start", last[0], first[0], 1.25, "us", least=False
-        ),
-        Claim("a scrape in process after a million rows, beside at the start", last[1], first[1], 1.25, "ms", least=False),
-        Claim(
-            "lines of the page but estimates after a million rows, beside at the start", last[2], first[2], 1, "", least=False
-        ),
+        Claim(f"counting a row of {LABELS} labels {after}", add_s[0] * us, add_s[1] * us, 1.25, "us", least=False),
+        Claim(f"a scrape in process {after}", 1e3 * scrape_s[0], 1e3 * scrape_s[1], 1.25, "ms", least=False),
+        Claim(f"lines of the page, but estimates, {after}", lines[0], lines[1], 1, "", least=False),
     ]
+
+
+def _lines(metrics: Metrics) -> int:
+    """Estimates come with what is known."""
+    page = metrics.page.answer()[0].splitlines()
+    return sum(not line.startswith(b"cutpoint_estimated_prevalence{") for line in page)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_counts_go_on_over_a_reload_and_are_apart_by_version(models: Path) -> No
         assert [of(place, "cutpoint_positives_total", version=version) for version in (1, 2)] == [8, 0]
         assert [of(place, "cutpoint_threshold", version=version) for version in (1, 2)] == [0, 9]
         found = place.samples()
-        assert found['cutpoint_queue_seconds_count{model="linear"}'] == 6, "of all versions together"
+        assert found['cutpoint_inference_seconds_count{model="linear"}'] == 6, "of all versions together"
 
 
 def test_infinite_logits_are_counted_and_decided(models: Path) -> None:

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from cutpoint.errors import InternalError, Overloaded
+from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.port.admission import Admission
 from cutpoint.server.runs.batcher import Ticket, Timing
 from cutpoint.server.serving.served import Answer
@@ -74,6 +75,7 @@ class FakeModel:
         self.cancelled: list[Ticket] = []
         self.refuse = False
         self.batcher = self
+        self.series = Metrics().series(self.name)
 
     def infer(self, prepare: Any, declared: Any, wanted: Any, reply: Any) -> Ticket:
         if self.refuse:
@@ -292,4 +294,5 @@ def test_many_blocks_answered_at_once_take_no_stack():
     s.model.infer, s.call.send = infer, send  # type: ignore[method-assign]
     s.call.give(chunk(5000))
     assert [each.results.first for each in s.call.sent[1:]] == list(range(5000))
+    assert s.model.series.spreads["queue"].buckets()[0][-1] == ("+Inf", 5000), "each waited for its run"
     assert len(s.call.reads) == 1

@@ -127,8 +127,9 @@ class Metrics:
         with self._lock:
             found = self._shown.get(model) or self._made.get(model)
             if found is None:
-                spreads = {name: family.make() for name, family in self._spreads.items()}
-                self._made[model] = found = ModelSeries(**spreads, inflight=self._inflight.make(), times=self.accounts)
+                names = tuple(self._spreads)
+                found = ModelSeries(lambda name: self._spreads[name].make(), names, self._inflight.make(), self.accounts)
+                self._made[model] = found
             return found
 
     def counters(self, model: str, version: int, labels: tuple[str, ...]) -> ModelCounters:
@@ -170,7 +171,7 @@ class Metrics:
         with self._lock:
             if self._shown.setdefault(model, series) is series:
                 for name, spreads in self._spreads.items():
-                    spreads.put(getattr(series, name), model)
+                    spreads.put(series.spreads[name], model)
                 self._inflight.put(series.inflight, model)
                 for outcome in _CALIBRATED:
                     self._calibrations.labels(model, outcome)
@@ -190,7 +191,7 @@ class Metrics:
         series = self._shown.get(model)
         if series is not None:
             self._calibrations.labels(model, outcome).add()
-            series.calibration.observe(seconds)
+            series.spreads["calibration"].observe(seconds)
 
     def remove_version(self, model: str, version: int) -> None:
         """Forget the series of a version that is gone."""

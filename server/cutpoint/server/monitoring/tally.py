@@ -6,7 +6,7 @@ once; text is made at the scrape.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -50,10 +50,14 @@ Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 class Spread:
     """A histogram of one label set: counts by bucket, and the sum."""
 
-    __slots__ = ("_bounds", "_counts", "_examples", "_lock", "_sum", "_values")
+    __slots__ = ("_bounds", "_counts", "_examples", "_lock", "_sum", "_values", "before")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """`bounds` are the buckets' upper ends, increasing, without infinity."""
+        """`bounds` are the buckets' upper ends, increasing, without infinity.
+
+        `before` is called before anybody looks, for who holds observations of its own.
+        """
+        self.before: Callable[[], None] | None = None
         self._bounds = np.array(bounds, np.float64)
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
         self._sum = 0.0
@@ -78,8 +82,16 @@ class Spread:
         """
         self._examples[int(np.searchsorted(self._bounds, value))] = Exemplar({"trace_id": trace_id}, value, at_s)
 
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count several values."""
+        self._values.extend(values)
+        if len(self._values) >= _MOST_VALUES:
+            self._settle()
+
     def buckets(self) -> tuple[list[Bucket], float]:
         """Cumulative counts by upper end, the last one infinity, with an example of each if any; and the sum, of one moment."""
+        if self.before is not None:
+            self.before()
         self._settle()
         with self._lock:
             seen, total = np.cumsum(self._counts).tolist(), self._sum

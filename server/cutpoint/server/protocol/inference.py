@@ -171,7 +171,7 @@ class Inference:
                         self._keep(model, asked.name, asked.first_row, answer, not wanted or "decisions" in wanted)
                     if trace is not None:
                         trace.answered(timing, answer.active.policy.version if answer.active else None, ended)
-                        model.series.request.exemplify(ended - begun, trace.trace_id, time.time())
+                        model.series.spreads["request"].exemplify(ended - begun, trace.trace_id, time.time())
             except Exception as found:
                 message, error = None, found
             if message is None:

@@ -206,8 +206,6 @@ class ServedModel:
         arrays = placed(arrays)
         self._check_finite(arrays)
         outputs, timing = self.batcher.run_at_once(arrays, rows, kind)
-        for _, _, waited_s in requests:
-            self.series.waited(waited_s)
         decided, active = self._decided(outputs, wanted)
         logits = outputs[LOGITS] if self.labels else None
         if len(requests) == 1:
@@ -302,7 +300,6 @@ class ServedModel:
             self._known.add((declared, wanted))
 
     def _decide(self, outputs: Outputs, wanted: tuple[str, ...], timing: Timing) -> Answer:
-        self.series.waited(timing.queue_s)
         decided, active = self._decided(outputs, wanted)
         return Answer(decided, active, timing, outputs[LOGITS] if self.labels else None)
 

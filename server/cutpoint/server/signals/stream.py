@@ -164,6 +164,7 @@ class SignalStream:
         if pending.error is not None:
             raise pending.error
         assert pending.answer is not None and self._scoring is not None
+        self._scoring.model.series.waited(pending.answer.timing.queue_s)
         self._outbox.extend(self._scoring.results(pending.block, pending.answer.outputs[LOGITS]))
 
     def _take(self) -> bool:
