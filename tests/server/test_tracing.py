@@ -311,6 +311,13 @@ def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
         tracing_to(endpoint, 0.01, "test")
 
 
+@pytest.mark.parametrize("endpoint", ["https://user:secret@host:4317", "user:secret@host:4317", "http://secret@@host:1"])
+def test_a_password_in_an_endpoint_is_refused_and_not_repeated(endpoint: str) -> None:
+    with pytest.raises(BadConfig, match=r"trace_endpoint.*OTEL_EXPORTER_OTLP_HEADERS") as found:
+        tracing_to(endpoint, 0.01, "test")
+    assert "secret" not in str(found.value)
+
+
 def test_without_the_extra_the_command_says_what_to_install(models: Path) -> None:
     linear_bundle(models)
     code = "import sys; sys.modules['opentelemetry'] = None; from cutpoint.cli import main; main()"
