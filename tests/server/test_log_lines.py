@@ -66,6 +66,7 @@ def test_what_callers_say_is_cut() -> None:
     assert found["text"] == "x" * 400 + "..." and found["many"].startswith("y" * 50 + ",") and found["many"].endswith("...")
     assert found["one"] == "z" * 400 + "..." and found["number"] == str(10**30) and found["end"] == "ok"
     assert parsed(str(Event("e", text="x" * 400))[2:])["text"] == "x" * 400
+    assert Event("e", many=("x" * 400, "yz")).fields["many"] == ("x" * 400, "...")
 
 
 def test_json_lines_of_other_records() -> None:

@@ -40,7 +40,7 @@ def _short(value: Any) -> Any:
         for each in value:
             text = str(each)
             if len(text) > left:
-                return (*kept, text[:left] + "...")
+                return (*kept, text[: max(0, left)] + "...")
             kept.append(each)
             left -= len(text) + 1
         return tuple(kept)
