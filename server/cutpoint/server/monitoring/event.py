@@ -40,10 +40,10 @@ def _short(value: Any) -> Any:
         for each in value:
             text = str(each)
             if len(text) > left:
-                return (*kept, text[: max(0, left)] + "...")
+                return type(value)([*kept, text[: max(0, left)] + "..."])
             kept.append(each)
             left -= len(text) + 1
-        return tuple(kept)
+        return type(value)(kept)
     text = str(value)
     return text if len(text) <= _MOST else text[:_MOST] + "..."
 
