@@ -39,11 +39,11 @@ def _short(value: Any) -> Any:
         left = _MOST
         for each in value:
             text = str(each)
+            kept.append(each if len(text) <= left else text[: max(0, left)] + "...")
             if len(text) > left:
-                return type(value)([*kept, text[: max(0, left)] + "..."])
-            kept.append(each)
+                break
             left -= len(text) + 1
-        return type(value)(kept)
+        return tuple(kept) if isinstance(value, tuple) else kept
     text = str(value)
     return text if len(text) <= _MOST else text[:_MOST] + "..."
 
