@@ -279,6 +279,11 @@ def test_a_server_sends_its_spans_to_a_collector(models: Path, collecting: Colle
             assert resource["service.name"] == "bearings-1"
             names.add(span.name)
         assert names >= {"decode", "inference", "threshold"}
+        accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
+        with urllib.request.urlopen(urllib.request.Request(process.metrics_url, headers=accept), timeout=WAIT_S) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            samples = [sample for family in families for sample in family.samples if sample.exemplar is not None]
+        assert [sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar is not None] == [TRACE]
 
 
 def test_what_was_traced_is_sent_at_the_end(models: Path, collecting: Collector) -> None:
