@@ -25,6 +25,27 @@ def test_the_tail_is_scipys(rse: float) -> None:
     np.testing.assert_allclose(surprise(x, mu, rse), wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("rse", [0.0, 0.02, 0.3, 1.0])
+def test_few_of_many_are_exact(rse: float) -> None:
+    for mu in (201.0, 240.0, 700.0, 1e4):
+        for x in (0, 1, 2, 30, 199, 200):
+            if np.isfinite(wanted := oracle(x, mu, rse)):
+                assert surprise(x, mu, rse) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("rse, less", [(0.0, 0.002), (0.1, 0.01), (0.2, 0.02), (0.3, 0.05), (1.0, 0.25)])
+def test_large_counts_say_a_little_less_than_there_is(rse: float, less: float) -> None:
+    rng = np.random.default_rng(0)
+    mu = 10 ** rng.uniform(1, 5, 4000)
+    x = np.rint(np.clip(mu * np.exp(rng.normal(size=4000) * max(rse, 0.05) * 4), 201, 1e6))
+    wanted = np.array([oracle(int(a), float(b), rse) for a, b in zip(x, mu, strict=True)])
+    seen = np.abs(wanted) < 6
+    found = surprise(x, mu, rse)[seen]
+    assert seen.sum() > 200
+    assert (np.abs(found - wanted[seen]) <= less * np.maximum(1, np.abs(wanted[seen]))).all()
+    assert (np.abs(found) <= np.abs(wanted[seen]) + 0.02).all()
+
+
 @pytest.mark.parametrize("rse", [0.0, 0.05, 0.2])
 def test_large_counts_go_on_where_small_ones_end(rse: float) -> None:
     for mu in (150.0, 201.0, 1000.0, 5e4):

@@ -111,9 +111,19 @@ def test_a_restart_is_seen_even_where_the_counter_has_grown_past_what_it_was() -
     replica.take(page({A: (12.0, 1.0, 1.0)}, started_s=2.0), 60.0)
     assert replica.increase(60.0)[0][0].tolist() == [12]
     assert replica.restarts == 1
-    replica.take(page({A: (11.0, 0.0, 0.5)}, started_s=2.0), 120.0)  # one that says no start: it is smaller
+    replica.take(page({A: (11.0, 0.0, 0.5)}, started_s=2.0), 120.0)  # a model that was loaded anew
     assert replica.increase(120.0)[0][0].tolist() == [23]
-    assert replica.restarts == 2
+    assert replica.restarts == 1
+
+
+def test_of_a_server_that_does_not_say_when_it_started_a_smaller_counter_is_a_restart() -> None:
+    replica = Replica("http://x", 600.0)
+    replica.take(page({A: (10.0, 1.0, 1.0), B: (5.0, 1.0, 1.0)}, started_s=None), 0.0)
+    replica.take(page({A: (12.0, 1.0, 1.0)}, started_s=None), 60.0)
+    assert replica.restarts == 0, "one that is gone is no smaller"
+    replica.take(page({A: (3.0, 1.0, 1.0)}, started_s=None), 120.0)
+    assert replica.restarts == 1
+    assert replica.increase(120.0)[0][0].tolist() == [5, 0]
 
 
 def test_a_label_that_comes_later_has_started_at_zero_and_one_that_goes_is_not_shown() -> None:
@@ -124,6 +134,7 @@ def test_a_label_that_comes_later_has_started_at_zero_and_one_that_goes_is_not_s
     assert counted(watch.look(100.0), B) == (7, 3, 1)
     replica.take(page({B: (9.0, 3.0, 1.0)}), 200.0)
     assert watch.look(200.0).keys == (B,)
+    assert replica.restarts == 0 and "anew" not in shown(watch.look(200.0), watch, 200.0)
     replica.take(page({A: (50.0, 2.0, 2.0), B: (9.0, 3.0, 1.0)}), 300.0)
     assert counted(watch.look(300.0), A) == (60, 3, 3), "what was unloaded and comes again has started at zero"
 

@@ -65,6 +65,17 @@ def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
     assert (counters.snapshot().sums[:, -1] == 0).all(), "a label without a threshold decides nothing"
 
 
+@pytest.mark.parametrize("rows", [255, 256, 257, 511, 512, 1024])
+def test_many_rows_of_many_labels_that_all_alert(rows: int) -> None:
+    """Sums of wide rows are made in bytes, which hold 255."""
+    labels = 80
+    counters, active = counters_of(policy_of(KINDS[:1] * labels, (-1.0,) * labels))
+    add(counters, np.ones((rows, labels), np.float32), active)
+    for _ in range(rows):
+        add(counters, np.ones((1, labels), np.float32), active)
+    assert counters.snapshot().sums[1].tolist() == [2 * rows] * labels
+
+
 def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:
     policies = [policy_of(KINDS[:2], (0.5, -1.0)), policy_of(KINDS[2:4], (2.0, None), version=2)]
     counters, first = counters_of(policies[0])

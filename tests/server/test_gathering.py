@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import linear_bundle, linear_onnx
-from cutpoint.errors import BadRequest
+from bundles import linear_bundle, linear_onnx, nan_onnx
+from cutpoint.errors import BadRequest, BadScores
 from cutpoint.server.port.idle import Idle
 from cutpoint.server.runs.session import OnnxSession
 from cutpoint.server.serving.gathering import Gathering
@@ -47,6 +47,7 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
     for name in ("m", "other"):
         linear_bundle(models, name=name, features=4)
     linear_onnx(models / "foreign" / "1" / "model.onnx", np.eye(3, 2), ["n", 3])
+    nan_onnx(models / "log" / "1" / "model.onnx")
     with workplace(models) as found:
         for model in found.models.all():
             for rows in range(1, 9):
@@ -117,6 +118,87 @@ def test_one_that_is_wrong_hurts_nobody_beside_it(place: Workplace) -> None:
     assert isinstance(error, BadRequest)
     assert "input 'x'[0, 2]" in str(error)
     assert first.outputs["logits"].tolist() == last.outputs["logits"].tolist()
+
+
+def test_what_is_asked_again_is_counted_once(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("log")
+
+    def counted() -> dict[str, float]:
+        samples = place.samples()
+        invalid = {
+            of: samples[f'cutpoint_invalid_scores_total{{model="log",reason="{of}",version="1"}}'] for of in ("nan", "infinite")
+        }
+        return invalid | {"queue": samples['cutpoint_queue_seconds_count{model="log"}']}
+
+    before = counted()
+    for x in (1.0, -1.0, 0.0, 2.0):  # of which the second gives NaN, the third -inf
+        asked.take(model, np.full((1, 1), x, np.float32))
+    asked.idle.do()
+    assert [type(answer) is BadScores for answer in asked.answers] == [False, True, False, False]
+    assert {of: value - before[of] for of, value in counted().items()} == {"nan": 1, "infinite": 1, "queue": 4}
+    asked.take(model, np.zeros((2, 1), np.float32))
+    asked.take(model, np.zeros((1, 1), np.float32))
+    asked.idle.do()
+    assert {of: value - before[of] for of, value in counted().items()} == {"nan": 1, "infinite": 4, "queue": 6}
+
+
+def test_who_cannot_be_answered_hurts_nobody_beside_it(place: Workplace, caplog: pytest.LogCaptureFixture) -> None:
+    asked, model = Asked(), place.models.get("m")
+
+    def broken(answer: Any, error: BaseException | None) -> None:
+        raise RuntimeError("the caller is broken")
+
+    good, bad = np.ones((1, 4), np.float32), np.full((1, 4), np.nan, np.float32)
+    for x in (good, bad):
+        for _ in range(2):
+            asked.take(model, good)
+            assert asked.gathering.take(model, {"x": x}, (("x", "FP32", x.shape),), ALL, broken)
+            asked.take(model, good)
+        asked.idle.do()
+    large = np.ones((8, 4), np.float32)
+    assert asked.gathering.take(model, {"x": large}, (("x", "FP32", large.shape),), ALL, broken)
+    assert all(answer.outputs["logits"].shape == (1, len(model.labels)) for answer in asked.answers)
+    assert caplog.text.count("an answer could not be given") == 5
+    assert model.series.inflight.value == 0
+
+
+def test_whoever_is_answered_may_ask_again_at_once(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    x = np.ones((1, 4), np.float32)
+    declared, answers, left = (("x", "FP32", x.shape),), list[Any](), [40]
+
+    def again(answer: Any, error: BaseException | None) -> None:
+        answers.append(answer)
+        if left[0]:
+            left[0] -= 1
+            assert asked.gathering.take(model, {"x": x}, declared, ALL, again)
+
+    for _ in range(20):  # more than a run may have
+        assert asked.gathering.take(model, {"x": x}, declared, ALL, again)
+    while asked.idle.waits:
+        asked.idle.do()
+    assert len(answers) == 60 and None not in answers
+
+
+def test_requests_are_in_flight_until_they_are_answered(place: Workplace) -> None:
+    asked, model = Asked(), place.models.get("m")
+    name = 'cutpoint_inflight_requests{model="m"}'
+    seen = []
+
+    def answered(answer: Any, error: BaseException | None) -> None:
+        seen.append(place.samples()[name])
+
+    x, bad = np.ones((1, 4), np.float32), np.full((1, 4), np.nan, np.float32)
+    for i, each in enumerate((x, bad, x)):
+        assert asked.gathering.take(model, {"x": each}, (("x", "FP32", x.shape),), ALL, answered)
+        assert place.samples()[name] == i + 1
+    asked.idle.do()
+    assert seen == [2, 1, 0], "one by one, since they failed together"
+    asked.take(model, x)
+    asked.take(model, x)
+    assert place.samples()[name] == 2
+    asked.idle.do()
+    assert place.samples()[name] == 0
 
 
 def test_what_is_large_fills_a_run_or_comes_from_another_thread_runs_alone_and_at_once(place: Workplace) -> None:

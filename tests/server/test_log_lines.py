@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from bundles import linear_bundle, policy
@@ -16,6 +17,8 @@ from cutpoint.client import Client
 from cutpoint.errors import CutpointError
 from cutpoint.server.monitoring.event import Event
 from cutpoint.server.monitoring.log_lines import JsonLines
+from cutpoint.server.policy.calibration import SERVICE
+from cutpoint.v1 import calibration_pb2 as v1
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import serving
@@ -53,6 +56,19 @@ def test_values_of_all_kinds() -> None:
     assert str(event) == 'e text="a b" yes=true number=3 share=0.3333 many="a,b c" empty="" equals="a=b"'
 
 
+def test_what_callers_say_is_cut() -> None:
+    event = Event(
+        "e", text="x" * 100_000, many=tuple("y" * 50 for _ in range(20_000)), one=["z" * 9999], number=10**30, end="ok"
+    )
+    record = logging.LogRecord("l", logging.INFO, "f", 1, event, None, None)
+    assert len(str(event)) < 1500 and len(JsonLines().format(record)) < 1500
+    found = parsed(str(event)[2:])
+    assert found["text"] == "x" * 400 + "..." and found["many"].startswith("y" * 50 + ",") and found["many"].endswith("...")
+    assert found["one"] == "z" * 400 + "..." and found["number"] == str(10**30) and found["end"] == "ok"
+    assert parsed(str(Event("e", text="x" * 400))[2:])["text"] == "x" * 400
+    assert Event("e", many=("x" * 400, "yz")).fields["many"] == ("x" * 400, "...")
+
+
 def test_json_lines_of_other_records() -> None:
     try:
         raise ValueError("x")
@@ -84,8 +100,17 @@ def test_calibrations_and_reloads_of_a_server_have_a_line_each(models: Path, for
             with pytest.raises(CutpointError):
                 client.calibrate("one", "max_fbeta=1", inputs=X, targets=0 * Y)
             client.activate("one", 2)
+        with grpc.insecure_channel(process.target) as channel:
+            long = v1.CalibrateHeader(
+                model="one", objective="no" * 50_000, author="A" * 100_000,
+                label_objectives={f"{i} of many labels": "max_fbeta=1" for i in range(20_000)},
+            )  # fmt: skip
+            calibrate: Any = channel.stream_unary(f"/{SERVICE}/Calibrate", v1.CalibrateRequest.SerializeToString)
+            with pytest.raises(grpc.RpcError):
+                calibrate(iter([v1.CalibrateRequest(header=long)]), timeout=60)
+        assert max(map(len, (models.parent / "server.log").read_text().splitlines())) < 2500
         assert process.process.poll() is None
-        applied, stored, rejected = events(models, read, "calibration")
+        applied, stored, rejected, _ = events(models, read, "calibration")
         assert (applied["model"], str(applied["version"]), str(applied["policy"])) == ("one", "1", "1")
         assert (applied["outcome"], str(applied["labels"]), applied["author"]) == ("applied", "2", "ann e")
         assert "max_fbeta=1" in applied["objective"]

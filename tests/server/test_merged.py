@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from calibrated import KINDS, policy_of
 from cutpoint.server.monitoring.metrics import Metrics
+from cutpoint.server.monitoring.page import Page, PageServer
 from cutpoint.server.policy.policies import Active
-from cutpoint.server.workers.merged import merge
+from cutpoint.server.workers.merged import Merged, merge
 from exposition import faults
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -77,6 +79,40 @@ def test_openmetrics_is_whole() -> None:
     assert families["cutpoint_decisions"].type == "counter"
     assert families["cutpoint_decisions"].documentation.startswith("Decisions made")
     assert families["cutpoint_batch_rows"].type == "histogram"
+
+
+def test_the_last_trace_of_each_bucket_is_kept_where_the_page_can_say_it() -> None:
+    odd = 'm # {trace_id="ab"} 1 2'
+    workers = [Metrics(), Metrics()]
+    for metrics, traces in zip(
+        workers, ({0.01: ("aa", 5.0), 0.2: ("bb", 6.0)}, {0.01: ("cc", 4.0), 3.0: ("dd", 7.5)}), strict=True
+    ):
+        metrics.add_model(odd, 1, ("a",), "0", "cpu")
+        for seconds, (digits, at_s) in traces.items():
+            metrics.series(odd).request.observe(seconds)
+            metrics.series(odd).request.exemplify(seconds, 16 * digits, at_s)
+    servers = [PageServer(metrics.page, "127.0.0.1", 0) for metrics in workers]
+    try:
+        merged = Merged([f"http://127.0.0.1:{server.port}/metrics" for server in servers])
+        registry = CollectorRegistry()
+        registry.register(merged)
+        page = Page(registry, CollectorRegistry(), [merged])
+        found = page.answer("application/openmetrics-text;version=1.0.0")[0].decode()
+        classic = page.answer()[0]
+    finally:
+        for server in servers:
+            server.close()
+    families = {family.name: family for family in parse_openmetrics(found)}
+    (of,) = (family for name, family in families.items() if name == "cutpoint_request_seconds")
+    assert families["cutpoint_decisions"].type == "counter" and families["cutpoint_model_ready"].type == "gauge"
+    assert {each.labels["model"] for each in of.samples} == {odd}
+    buckets = {each.labels["le"]: each for each in of.samples if each.name.endswith("_bucket")}
+    assert (buckets["0.01"].value, buckets["+Inf"].value) == (2, 4)
+    examples = {le: each.exemplar for le, each in buckets.items() if each.exemplar is not None}
+    assert {le: (each.labels["trace_id"], each.value, float(each.timestamp)) for le, each in examples.items()} == {
+        "0.01": (16 * "aa", 0.01, 5.0), "0.25": (16 * "bb", 0.2, 6.0), "5.0": (16 * "dd", 3.0, 7.5)
+    }  # fmt: skip
+    assert faults(classic) == "" and b"aaaa" not in classic
 
 
 def test_a_model_that_one_worker_has_alone_is_there() -> None:

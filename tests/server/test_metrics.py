@@ -12,6 +12,7 @@ from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.policy.policies import Active
 from exposition import faults
 from processes import ServerProcess
+from scipy.stats import binomtest
 
 LABELS = 512
 
@@ -58,7 +59,8 @@ def test_512_labels_are_counted_exactly_across_policies(server: ServerProcess, c
         assert found[of("cutpoint_threshold", "many", label.label)] == label.threshold
         assert found[of("cutpoint_expected_positive_rate", "many", label.label)] == rate
         rse = found[of("cutpoint_expected_positive_rate_rse", "many", label.label)]
-        assert rse == pytest.approx(np.sqrt((1 - rate) / (rate * rows)))
+        interval = binomtest(round(rate * rows), rows).proportion_ci(method="exact")
+        assert rse == pytest.approx((interval.high - interval.low) / (2 * 1.96 * rate), rel=1e-4)
         assert decides[i]
     assert found['cutpoint_policy_version{model="many",version="1"}'] == 2
     assert found['cutpoint_threshold_generation{model="many",version="1"}'] == 2

@@ -19,6 +19,7 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from scipy.stats import binomtest
 
 ODD = 'a "quoted" \\ back\nslash é'
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -136,8 +137,11 @@ def test_labels_beyond_the_most_are_one() -> None:
     assert expected == {"label 1": 0.02, "label 2": 0.03, "__other__": pytest.approx(np.mean(folded))}
     totals = of_label(found, "cutpoint_expected_positives_total")
     assert totals["__other__"] / decisions["__other__"] == pytest.approx(expected["__other__"]), "the mean over decisions"
-    errors = [np.sqrt((1 - rate) * rate / 100) for rate in folded]
-    assert of_label(found, "cutpoint_expected_positive_rate_rse")["__other__"] == pytest.approx(sum(errors) / sum(folded))
+    intervals = [binomtest(round(100 * rate), 100).proportion_ci(method="exact") for rate in folded]
+    errors = [(each.high - each.low) / 2 / 1.96 for each in intervals]
+    assert of_label(found, "cutpoint_expected_positive_rate_rse")["__other__"] == pytest.approx(
+        sum(errors) / sum(folded), rel=1e-4
+    )
     for name in ("threshold", "expected_recall", "expected_precision", "expected_prevalence", "target_precision"):
         assert "__other__" not in of_label(found, f"cutpoint_{name}")
     outcomes = {labels: value for (name, labels), value in found.items() if name == "cutpoint_outcomes_total"}
@@ -213,6 +217,15 @@ def test_over_http_as_the_scraper_asks() -> None:
         assert ask(method="OPTIONS")[:2] == (200, b"")
     with pytest.raises(OSError, match="refused"):
         connection.connect()
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["x", "1.x", "", "1.0.0é", "-", "1.0.0-rc1"])
+def test_a_version_that_is_none_gets_a_page(kind: str, version: str) -> None:
+    metrics = Metrics()
+    body, content_type = metrics.page.answer(f"{kind};version={version}, */*;q=0.1")
+    assert b"cutpoint_build_info{" in body
+    assert body.endswith(b"# EOF\n") == content_type.startswith("application/openmetrics-text")
 
 
 def test_a_port_that_is_taken_is_said() -> None:

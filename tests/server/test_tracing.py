@@ -279,6 +279,11 @@ def test_a_server_sends_its_spans_to_a_collector(models: Path, collecting: Colle
             assert resource["service.name"] == "bearings-1"
             names.add(span.name)
         assert names >= {"decode", "inference", "threshold"}
+        accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
+        with urllib.request.urlopen(urllib.request.Request(process.metrics_url, headers=accept), timeout=WAIT_S) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            samples = [sample for family in families for sample in family.samples if sample.exemplar is not None]
+        assert [sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar is not None] == [TRACE]
 
 
 def test_what_was_traced_is_sent_at_the_end(models: Path, collecting: Collector) -> None:
@@ -309,6 +314,13 @@ def test_a_collector_that_is_not_there_hurts_nobody(models: Path) -> None:
 def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
     with pytest.raises(BadConfig, match="trace_endpoint"):
         tracing_to(endpoint, 0.01, "test")
+
+
+@pytest.mark.parametrize("endpoint", ["https://user:secret@host:4317", "user:secret@host:4317", "http://secret@@host:1"])
+def test_a_password_in_an_endpoint_is_refused_and_not_repeated(endpoint: str) -> None:
+    with pytest.raises(BadConfig, match=r"trace_endpoint.*OTEL_EXPORTER_OTLP_HEADERS") as found:
+        tracing_to(endpoint, 0.01, "test")
+    assert "secret" not in str(found.value)
 
 
 def test_without_the_extra_the_command_says_what_to_install(models: Path) -> None:

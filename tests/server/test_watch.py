@@ -37,7 +37,8 @@ def test_it_shows_what_was_decided(server: ServerProcess, client: Client, fresh:
         assert (line["decisions"], line["positives"]) == (400, decided[:, i].sum())
         assert line["expected"] == pytest.approx(400 * rate, rel=1e-5)
         assert line["threshold"] == pytest.approx(made.labels[i].threshold, rel=1e-5)
-        rse2 = (1 - rate) / (rate * 400)
+        interval = stats.binomtest(round(rate * 400), 400).proportion_ci(method="exact")
+        rse2 = ((interval.high - interval.low) / (2 * stats.norm.isf(0.025) * rate)) ** 2
         of = stats.nbinom(1 / rse2, 1 / (1 + 400 * rate * rse2))
         x_i, mean = line["positives"], 400 * rate
         tail = of.sf(x_i - 1) if x_i > mean else of.cdf(x_i)

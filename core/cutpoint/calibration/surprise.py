@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-# Counts up to which the tail is added up, term by term; beyond it the two ways differ by less than 3 %.
+# Counts up to which the tail is added up, term by term, whatever was expected. Beyond it an approximation does, which says too
+# little rather than too much: of 6 standard deviations up to 2 % less at an rse of 0.2, 5 % at 0.3, 25 % at 1.
 _SUMMED = 200
 # Terms of the upper tail; what follows them is taken as geometric.
 _TERMS = 300
@@ -59,13 +60,14 @@ def surprise(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) ->
 
     Returns:
         z with P(Z >= z) = P(X >= positives) where there are more than expected, the negative likewise where there are fewer,
-        and 0 where that tail is half or more of the whole. Counts above 200 by the cube root of an F variate (Paulson 1942).
+        and 0 where that tail is half or more of the whole. Counts above 200 by the cube root of an F variate (Paulson 1942),
+        which says a little less than there is: 2 % of 6 standard deviations at an rse of 0.2.
         Where nothing at all was expected no tail can be said; it is what so many are beside none on the scale of the square
         root, where counts vary alike: 2 (sqrt(positives + 3/8) - sqrt(3/8)) (Anscombe 1948).
     """
     x, mu, v = _taken(positives, expected, rse)
     x = np.rint(x)
-    many = np.maximum(x, mu) > _SUMMED
+    many = x > _SUMMED
     z = np.zeros(x.shape)
     z[many] = _by_cube_root(x[many], mu[many], v[many])
     z[~many] = _exact(x[~many], mu[~many], v[~many])

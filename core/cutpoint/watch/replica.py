@@ -45,7 +45,8 @@ class Replica:
     """One server: its pages read, its counters made to go on over its restarts.
 
     A counter that is smaller than before has started anew, as all have when the process has, and all of it is new; one that
-    comes later has started at zero.
+    comes later has started at zero. One that is gone, or came back smaller in the same process, is of an
+    unloaded model.
 
     Attributes:
         url: of its page.
@@ -58,7 +59,7 @@ class Replica:
         answered_s: when its page came last, in the clock's seconds; None before that.
         started_s: when its process started, in seconds since 1970; None where it does not say.
         problem: why its page did not come; empty where it did.
-        restarts: how often its counters started anew since it was first asked.
+        restarts: how often it started anew since it was first asked: its process, or its counters where it does not say.
     """
 
     def __init__(self, url: str, window_s: float) -> None:
@@ -99,7 +100,12 @@ class Replica:
         series, columns, rows = self._where
         table[columns, rows] = values[series]
         started_s = None if self._start is None else float(values[self._start])
-        self._count(np.nan_to_num(table[: len(COUNTERS)]), anew=started_s != self.started_s)
+        raw = table[: len(COUNTERS)]
+        anew = started_s != self.started_s
+        if self.answered_s is not None:
+            smaller = raw < _wider(self._raw, raw.shape[1])  # what is gone is not
+            self.restarts += int(anew or (started_s is None and bool(smaller.any())))
+        self._count(np.nan_to_num(raw), anew=anew)
         self.present = ~np.isnan(table[0])
         self.gauges, self.outcomes = table[len(COUNTERS) : len(_COLUMNS)], table[len(_COLUMNS) :]
         self.models = {}
@@ -121,9 +127,7 @@ class Replica:
         """Add what is new on a page, of counters that are 0 where they are not there."""
         before, totals = _wider(self._raw, raw.shape[1]), _wider(self.totals, raw.shape[1])
         if self.answered_s is not None:
-            fallen = raw < before
-            self.restarts += int(anew or bool(fallen.any()))
-            before = np.where(fallen | anew, 0.0, before)
+            before = np.where((raw < before) | anew, 0.0, before)
         self.totals, self._raw = totals + raw - before, raw
 
     def _keep(self, now_s: float) -> None:

@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 # Written as it is; anything else is quoted as in JSON, which logfmt's readers take.
+# Characters of a value; callers give some of them, and a log is not theirs to fill.
+_MOST = 400
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")
 
 
@@ -21,12 +23,29 @@ class Event:
     """
 
     def __init__(self, name: str, **fields: Any) -> None:
-        """Fields that are None are left out."""
-        self.name, self.fields = name, {key: value for key, value in fields.items() if value is not None}
+        """Fields that are None are left out, long texts and lists cut."""
+        self.name, self.fields = name, {key: _short(value) for key, value in fields.items() if value is not None}
 
     def __str__(self) -> str:
         """The line: the name and key=value for each field."""
         return " ".join([self.name, *(f"{key}={_written(value)}" for key, value in self.fields.items())])
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, tuple | list):
+        kept: list[Any] = []
+        left = _MOST
+        for each in value:
+            text = str(each)
+            kept.append(each if len(text) <= left else text[: max(0, left)] + "...")
+            if len(text) > left:
+                break
+            left -= len(text) + 1
+        return tuple(kept) if isinstance(value, tuple) else kept
+    text = str(value)
+    return text if len(text) <= _MOST else text[:_MOST] + "..."
 
 
 def _written(value: Any) -> str:

@@ -43,7 +43,10 @@ class Page:
             accept: the header.
             names: of the samples wanted; none for all.
         """
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # of a version that is no number
+            encoder, content_type = choose_encoder("")
         if names:
             return encoder(_Some(self._registry, names)), content_type
         openmetrics = content_type.startswith("application/openmetrics-text")

@@ -10,7 +10,7 @@ from ..policy.policies import Active
 PROMISES = {
     "cutpoint_threshold": "Active threshold, a logit.",
     "cutpoint_expected_positive_rate": "Share of decisions expected to be positive under the active policy, 0 to 1.",
-    "cutpoint_expected_positive_rate_rse": "Relative standard error of the expected rate, from the amount of calibration data.",
+    "cutpoint_expected_positive_rate_rse": "Relative standard error of the expected rate, from its interval in the policy.",
     "cutpoint_expected_recall": "Share of the calibration data's true positives at or above the threshold.",
     "cutpoint_expected_false_positive_rate": "Share of the calibration data's true negatives at or above the threshold.",
     "cutpoint_expected_precision": "Share of true positives among the calibration data at or above the threshold.",
@@ -19,6 +19,7 @@ PROMISES = {
     "cutpoint_target_recall": "Recall that the label's objective asks for; absent where it asks for something else.",
 }
 RATE, RSE, PREVALENCE = 1, 2, 6
+_Z = 1.959964  # the intervals of a policy's rates are of 95 %
 _TARGETS = ("precision_at_least", "recall_at_least")
 
 
@@ -32,12 +33,16 @@ def _of(label: LabelPolicy) -> list[float]:
         return [np.nan] * len(PROMISES)
     expected, counts = label.expected, label.counts
     rate, labelled = expected.alert_rate.value, counts.positives + counts.negatives
-    rse = float(np.sqrt((1 - rate) / (rate * counts.rows))) if rate * counts.rows > 0 else np.nan
     prevalence = counts.positives / labelled if labelled else np.nan
     objective = parse_objective(label.objective)
     targets = [objective.value if objective.name == name else np.nan for name in _TARGETS]
     rates = [_value(each) for each in (expected.recall, expected.fpr, expected.precision)]
-    return [label.threshold, rate, rse, *rates, prevalence, *targets]
+    return [label.threshold, rate, _error(expected.alert_rate), *rates, prevalence, *targets]
+
+
+def _error(rate: Rate) -> float:
+    """The relative standard error that a rate's interval says it has: it knows of weights and groups, as a count does not."""
+    return (rate.high - rate.low) / (2 * _Z * rate.value) if rate.value > 0 else np.nan
 
 
 def _value(rate: Rate | None) -> float:

@@ -210,7 +210,7 @@ def _refused(model: ServedModel, header: v1.CalibrateHeader, call: Call, outcome
     )
     return Event(
         "calibration", model=model.name, version=model.version, outcome=outcome, objective=asked,
-        author=call.caller or header.author or "unknown", reason=reason[:300],
+        author=call.caller or header.author or "unknown", reason=reason,
     )  # fmt: skip
 
 

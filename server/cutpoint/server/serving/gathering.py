@@ -4,8 +4,9 @@ A model of microseconds costs less than handing its rows to another thread, and 
 serving thread takes all that is ready, and then runs it; nobody waits for a request that is still to come.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from ..port.idle import Idle
 from .served import Answer, Declared, ServedModel
+
+log = logging.getLogger("cutpoint.server")
 
 # Bytes of a request up to which putting it beside others costs less than a run of its own.
 _SMALL_BYTES = 1 << 14
@@ -28,6 +31,10 @@ class Answered(Protocol):
         ...
 
 
+# Its arrays, how many rows they have, when it came, and who is told.
+_Request = tuple[Arrays, int, float, Answered]
+
+
 @dataclass(eq=False, slots=True)
 class _Group:
     """Requests that may share a run: of one model, one kind and one set of outputs."""
@@ -36,7 +43,7 @@ class _Group:
     kind: object
     wanted: tuple[str, ...]
     rows: int = 0
-    requests: list[tuple[Arrays, int, float, Answered]] = field(default_factory=list)
+    requests: list[_Request] = field(default_factory=list)
 
 
 class Gathering:
@@ -56,9 +63,10 @@ class Gathering:
         if not model.is_quick(rows, kind):
             return False
         request = (arrays, rows, self._clock(), answered)
+        model.series.inflight.add(1)
         most = model.batcher.batching.max_rows if model.batcher.batchable else 0
         if rows >= most or not self._idle.here or sum(array.nbytes for array in arrays.values()) > _SMALL_BYTES:
-            self._answer(_Group(model, kind, wanted, rows, [request]))
+            self._answer(_Group(model, kind, wanted), [request])
             return True
         key = (id(model), kind, wanted)
         group = self._groups.get(key)
@@ -66,31 +74,44 @@ class Gathering:
             if not self._groups:
                 self._idle.add(self._answer_all)
             group = self._groups[key] = _Group(model, kind, wanted)
+        full: _Group | None = None
         if group.rows + rows > most:
-            self._answer(group)
-            group = self._groups[key] = _Group(model, kind, wanted)
+            full, group = group, _Group(model, kind, wanted)
+            self._groups[key] = group  # first: whoever is answered may ask again at once
         group.rows += rows
         group.requests.append(request)
+        if full is not None:
+            self._answer(full, full.requests)
         return True
 
     def _answer_all(self) -> None:
         groups, self._groups = self._groups, {}
         for group in groups.values():
-            self._answer(group)
+            self._answer(group, group.requests)
 
-    def _answer(self, group: _Group) -> None:
-        """Answer all of a group; where that fails one by one, since one of them may be to blame."""
-        requests = group.requests
+    def _answer(self, group: _Group, requests: Sequence[_Request]) -> None:
+        """Answer these of a group; where that fails one by one, since one of them may be to blame."""
+        inflight = group.model.series.inflight
         now = self._clock()
         try:
             taken = [(arrays, rows, now - arrived) for arrays, rows, arrived, _ in requests]
             answers = group.model.at_once(taken, group.kind, group.wanted)
         except Exception as error:
-            if len(requests) == 1:
-                requests[0][3](None, error)
-                return
-            for request in requests:
-                self._answer(_Group(group.model, group.kind, group.wanted, request[1], [request]))
+            if len(requests) > 1:
+                for request in requests:
+                    self._answer(group, [request])
+            else:
+                inflight.add(-1)
+                _tell(requests[0][3], None, error)
             return
+        inflight.add(-len(requests))
         for (_, _, _, answered), answer in zip(requests, answers, strict=True):
-            answered(answer, None)
+            _tell(answered, answer, None)
+
+
+def _tell(answered: Answered, answer: Answer | None, error: BaseException | None) -> None:
+    """Answer; what goes wrong in that is nobody else's trouble."""
+    try:
+        answered(answer, error)
+    except Exception:
+        log.exception("an answer could not be given")

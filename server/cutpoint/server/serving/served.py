@@ -194,6 +194,8 @@ class ServedModel:
     ) -> list[Answer]:
         """Answer requests of one kind by one run in this thread; errors are those of `infer`, and no request's in particular.
 
+        Several requests that fail have been counted nowhere, but their run: they are to be asked again one by one.
+
         Args:
             requests: arrays, their rows, and how long they have waited, in seconds.
             kind: of `rows_and_kind`, the same for all.
@@ -206,9 +208,10 @@ class ServedModel:
         arrays = placed(arrays)
         self._check_finite(arrays)
         outputs, timing = self.batcher.run_at_once(arrays, rows, kind)
-        decided, active = self._decided(outputs, wanted)
+        alone = len(requests) == 1
+        decided, active = self._decided(outputs, wanted, alone=alone)
         logits = outputs[LOGITS] if self.labels else None
-        if len(requests) == 1:
+        if alone:
             return [Answer(decided, active, Timing(requests[0][2], timing.run_s), logits)]
         answers, at = [], 0
         for _, count, waited_s in requests:
@@ -303,15 +306,19 @@ class ServedModel:
         decided, active = self._decided(outputs, wanted)
         return Answer(decided, active, timing, outputs[LOGITS] if self.labels else None)
 
-    def _decided(self, outputs: Outputs, wanted: tuple[str, ...]) -> tuple[Outputs, Active | None]:
-        """The outputs that are wanted, counted, and the policy that decided."""
+    def _decided(self, outputs: Outputs, wanted: tuple[str, ...], *, alone: bool = True) -> tuple[Outputs, Active | None]:
+        """The outputs that are wanted, counted, and the policy that decided; what fails is counted where it is `alone`."""
         if not self.labels:
             return {name: outputs[name] for name in wanted or self.outputs}, None
         outputs = dict(outputs)
         active = self.active
         logits = outputs[LOGITS]
-        if not np.isfinite(logits).all():
-            self._count_invalid(logits)
+        finite = bool(np.isfinite(logits).all())
+        if not finite:
+            if alone:
+                self._count_invalid(logits)
+            if np.isnan(logits).any():
+                raise BadScores(f"model '{self.name}' answered NaN for an input without NaN")
         if active is not None and (not wanted or "decisions" in wanted):
             outputs["decisions"] = logits >= active.thresholds
             self.counters.add(logits, outputs["decisions"], active)
@@ -322,15 +329,15 @@ class ServedModel:
         if not wanted or "scores" in wanted:
             outputs["scores"] = (probabilities if active is None else active.probabilities)(logits)
         outputs["labels"] = self._label_array
+        if not (finite or alone):
+            self._count_invalid(logits)
         return {name: outputs[name] for name in wanted or self.outputs if name in outputs}, active
 
     def _count_invalid(self, logits: NDArray[np.float32]) -> None:
-        """Count logits that are no finite numbers; BadScores where one is NaN, which nothing can be decided on."""
+        """Count logits that are no finite numbers."""
         for reason, found in (("infinite", np.isinf(logits)), ("nan", np.isnan(logits))):
             if count := int(np.count_nonzero(found)):
                 self._metrics.count_invalid(self.name, self.version, reason, count)
-        if count:
-            raise BadScores(f"model '{self.name}' answered NaN for an input without NaN")
 
     def _count(self, change: int) -> None:
         self.series.inflight.add(change)

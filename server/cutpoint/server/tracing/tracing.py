@@ -117,8 +117,13 @@ def tracing_to(endpoint: str, ratio: float, name: str) -> Tracing:
     It need not be there: what cannot be sent is dropped, which the log says.
 
     Raises:
-        BadConfig: the endpoint is none.
+        BadConfig: the endpoint is none, or has a password in it, which is not for the log and not sent either.
     """
+    _, at, rest = endpoint.rpartition("@")
+    if at:
+        raise BadConfig.of(
+            "trace_endpoint", f"...@{rest}", "no user or password in it; OTEL_EXPORTER_OTLP_HEADERS is for those"
+        )
     scheme, _, address = endpoint.rpartition("://")
     host, _, port = address.rpartition(":")
     if scheme not in ("", "http", "https") or not host or not port.isdecimal() or "/" in address:

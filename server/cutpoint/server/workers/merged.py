@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 _TIMEOUT_S = 10.0
+_ACCEPT = "application/openmetrics-text;version=1.0.0"
 _COUNTED = ("counter", "histogram", "summary")
 # Gauges of things that each worker has for itself. A gauge that is neither here nor below is of something that they share, and
 # the largest is newest.
@@ -25,16 +26,22 @@ _GENERATION = "cutpoint_threshold_generation"
 # Each worker estimates from what it saw: together they are the mean over the rows that each of them saw.
 _PREVALENCE, _PREVALENCE_ROWS = "cutpoint_estimated_prevalence", "cutpoint_estimated_prevalence_rows"
 _TEXT = r'"((?:[^"\\]|\\.)*)"'
+# What follows the value of a bucket in OpenMetrics: the trace of one of its values, the value, and when it was.
+_EXAMPLE = re.compile(r"(.*) # (\{trace_id=\"[0-9a-f]+\"\} \S+ (\S+))")
 _OF_VERSION = re.compile(rf"[{{,]model={_TEXT}.*[{{,]version={_TEXT}")
 
 
 @dataclass
 class _Family:
-    """One family as it is written: its help line, its type, and its values by what stands before them in a line."""
+    """One family as it is written: its help line, its type, and its values by what stands before them in a line.
+
+    `examples` are when each was, in seconds since 1970, and its text.
+    """
 
     help: str = ""
     kind: str = "untyped"
     values: dict[str, float] = field(default_factory=dict)
+    examples: dict[str, tuple[float, str]] = field(default_factory=dict)
 
 
 Families = Mapping[str, _Family]
@@ -54,14 +61,14 @@ class Merged(Collector):
     def text(self, openmetrics: bool) -> str:
         """The same as text."""
         with ThreadPoolExecutor(len(self._urls)) as pool:
-            return merge(list(pool.map(_text, self._urls)), openmetrics)
+            return merge(list(pool.map(lambda url: _text(url, openmetrics), self._urls)), openmetrics)
 
 
 def merge(texts: Sequence[str], openmetrics: bool = False) -> str:
-    """The families in several expositions of the classic format as one.
+    """The families in several expositions as one.
 
     Args:
-        texts: one of each worker.
+        texts: one of each worker, of the classic format; where `openmetrics`, they may be of that.
         openmetrics: give OpenMetrics, without its end, instead of the classic format.
     """
     every = [_families(text) for text in texts]
@@ -79,7 +86,7 @@ def merge(texts: Sequence[str], openmetrics: bool = False) -> str:
             values = _added(found)
         else:
             values = _largest(found)
-        parts.append(_written(name, found[0], values, openmetrics))
+        parts.append(_written(name, found[0], values, _newest(found) if openmetrics else {}, openmetrics))
     return "".join(parts)
 
 
@@ -88,7 +95,7 @@ def _families(text: str) -> dict[str, _Family]:
     family = _Family()
     for line in text.split("\n"):
         if line.startswith("#"):
-            _, what, name, rest = (*line.split(" ", 3), "")[:4]
+            _, what, name, rest = (*line.split(" ", 3), "", "")[:4]  # the end has no name
             if what in ("HELP", "TYPE"):
                 family = found.setdefault(name, _Family())
                 if what == "TYPE":
@@ -96,8 +103,11 @@ def _families(text: str) -> dict[str, _Family]:
                 else:
                     family.help = rest
         elif line:
-            of, _, value = line.rpartition(" ")
+            example = _EXAMPLE.fullmatch(line) if " # {" in line else None
+            of, _, value = (line if example is None else example[1]).rpartition(" ")
             family.values[of] = float(value)
+            if example is not None:
+                family.examples[of] = float(example[3]), example[2]
     return found
 
 
@@ -115,6 +125,14 @@ def _largest(found: Sequence[_Family]) -> dict[str, float]:
         for of, value in family.values.items():
             values[of] = max(values.get(of, value), value)
     return values
+
+
+def _newest(found: Sequence[_Family]) -> dict[str, tuple[float, str]]:
+    examples: dict[str, tuple[float, str]] = {}
+    for family in found:
+        for of, example in family.examples.items():
+            examples[of] = max(examples.get(of, example), example)
+    return examples
 
 
 def _of_newest(every: Sequence[Families], generations: Sequence[Mapping[str, float]], name: str) -> dict[str, float]:
@@ -152,17 +170,21 @@ def _version(of: str) -> str:
     return "" if found is None else f'{found[1]}"{found[2]}'
 
 
-def _written(name: str, family: _Family, values: Mapping[str, float], openmetrics: bool) -> str:
+def _written(
+    name: str, family: _Family, values: Mapping[str, float], examples: Mapping[str, tuple[float, str]], openmetrics: bool
+) -> str:
     kind = family.kind
     if openmetrics:
         name = name.removesuffix("_total") if kind == "counter" else name
         kind = "unknown" if kind == "untyped" else kind
-    lines = "".join([f"{of} {floatToGoString(value)}\n" for of, value in values.items()])
+    ends = {of: f" # {text}" for of, (_, text) in examples.items()}
+    lines = "".join([f"{of} {floatToGoString(value)}{ends.get(of, '')}\n" for of, value in values.items()])
     help_line = f"# HELP {name} {family.help}\n" if family.help else ""
     return f"{help_line}# TYPE {name} {kind}\n{lines}"
 
 
-def _text(url: str) -> str:
-    with urlopen(url, timeout=_TIMEOUT_S) as answer:
+def _text(url: str, openmetrics: bool) -> str:
+    request = Request(url, headers={"Accept": _ACCEPT} if openmetrics else {})
+    with urlopen(request, timeout=_TIMEOUT_S) as answer:
         text: str = answer.read().decode()
     return text
