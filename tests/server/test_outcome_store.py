@@ -119,9 +119,8 @@ def test_of_two_samplings_the_one_that_sees_more_holds_in_any_order(
         weights = weights_of(sampling, alerted)
         # A correction changes what one of them turned out to be, and not how it came to be looked at.
         targets = (0 if replace and turn == 0 else 1, 1)
-        store.add(
-            [entry(f"{i}", (targets[i], 255), weight=weights[i], decided=(int(alerted[i]), 0)) for i in range(2)], replace=replace
-        )
+        some = [entry(f"{i}", (targets[i], 255), weight=weights[i], decided=(int(alerted[i]), 0)) for i in range(2)]
+        store.add(some, replace=replace)
     found = kept(store)["weight"][:, 0].tolist()
     both = [[weights_of(sampling, alerted)[i] for sampling in (first, second)] for i in range(2)]
     assert found == [min((weight for weight in each if weight > 0), default=0.0) for each in both]

@@ -7,7 +7,6 @@ be unmatched, not one that was wrong.
 
 import json
 import logging
-import sqlite3
 import threading
 import time
 from bisect import bisect_left

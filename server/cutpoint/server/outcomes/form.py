@@ -35,7 +35,9 @@ def refuse_many(data: bytes) -> None:
         if len(data) > _SHORT:
             names += sum(field in _NAMES for field, _, _ in fields(data, start, min(end, len(data))))
             if names > MOST_NAMES:
-                raise BadRequest.of("outcomes", f"more than {MOST_NAMES} names of labels", f"{MOST_NAMES} at most, or `targets`")
+                raise BadRequest.of(
+                    "outcomes", f"more than {MOST_NAMES} names of labels", f"{MOST_NAMES} at most, or `targets`"
+                )
 
 
 def check_form(request: v1.ReportOutcomesRequest) -> None:

@@ -237,9 +237,7 @@ class OutcomeStore:
         finally:
             db.close()
 
-    def _add(
-        self, entry: Entry, number: int, replace: bool, counted: Counted
-    ) -> tuple[Fate, tuple[int, ...], int, bool]:
+    def _add(self, entry: Entry, number: int, replace: bool, counted: Counted) -> tuple[Fate, tuple[int, ...], int, bool]:
         """Take one entry; gives its fate, the labels in conflict, the id of its row, and whether there was no such row."""
         said = entry.labels["target"] != UNLABELLED
         row = self._db.execute(_FIND, (entry.key, number, entry.kind, entry.row, entry.window)).fetchone()
