@@ -19,6 +19,7 @@ from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.outcomes.keeping import keeping
 from cutpoint.server.policy.policies import PolicyStore
 from cutpoint.server.port.health import Readiness
+from cutpoint.server.port.idle import Idle
 from cutpoint.server.port.rpc import Handler, handlers
 from cutpoint.server.port.transport import Call
 from cutpoint.server.runs.lanes import Lanes
@@ -179,7 +180,7 @@ def in_process(models: Path, **settings: Any) -> Iterator[InProcess]:
         readiness = Readiness(("inference.GRPCInferenceService",))
         readiness.set(True)
         kept = stack.enter_context(keeping(config, served, store, metrics.outcomes, several=False))
-        rpcs = _rpcs(config, served, catalogue, store, metrics, readiness, pool, kept)
+        rpcs = _rpcs(config, served, catalogue, store, metrics, readiness, pool, Idle(), kept, None)
         yield InProcess(handlers(rpcs, metrics, lambda call: None))
 
 

@@ -100,6 +100,10 @@ def test_many_are_sent_in_parts() -> None:
         ({"request_id": None, "keys": ["k"]}, "logits is not given"),
         ({"request_id": None, "keys": ["k"], "logits": [1.0], "rows": [1]}, "rows is given; expected none beside keys"),
         ({"request_id": None, "keys": ["k", "l"], "logits": [1.0]}, "keys and logits is 2 keys and logits"),
+        (
+            {"request_id": None, "keys": ["k"], "logits": [1.0], "policy_version": 1 << 32},
+            "policy_version is 4294967296; expected 0 for the one",
+        ),
         ({"request_id": None, "keys": [""], "logits": [1.0]}, "keys is empty"),
         ({"request_id": None, "keys": ["k"], "logits": [1.0], "times_s": [1, 2]}, r"times_s is \[2\]"),
     ],
@@ -170,6 +174,17 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
     assert (scored.targets, scored.scored.logits[0], scored.scored.time_s) == (b"\1\xff", 1, 7.5)
 
 
+def test_outcomes_may_be_written_as_tables_write_numbers(tmp_path: Path) -> None:
+    """A column that lacks some of its values is one of floats, in pandas."""
+    (tmp_path / "o.csv").write_text("request_id,row,outcome\nr,0.0,1.0\nr,1.0,\nr,2.0,0.0\nr,3,-1.0\nr,4,nan\n")
+    (tmp_path / "o.jsonl").write_text(
+        '{"request_id": "r", "outcome": 1.0}\n{"request_id": "r", "row": 2.0, "outcome": 0.0}\n'
+        '{"request_id": "r", "row": 3, "outcome": NaN}\n'
+    )
+    for name in ("o.csv", "o.jsonl"):
+        assert [(each.requested.row, each.targets) for each in sent(tmp_path / name)] == [(0, b"\1"), (2, b"\0")]
+
+
 def test_arrays_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "o.npz", x=X, y=Y, label_names=["a", "b"])
     (found,) = read_outcomes(tmp_path / "o.npz", "monday")
@@ -207,11 +222,11 @@ def test_arrays_are_read(tmp_path: Path) -> None:
         ("o.csv", "request_id,outcome\nr\n", r"o.csv:2 is of another number of columns"),
         ("o.csv", "request_id,outcome\nr,1,2\n", r"o.csv:2 is of another number of columns"),
         ("o.csv", "request_id,row,outcome\nr,-1,1\n", r"o.csv:2: row is '-1'; expected a whole number from 0"),
-        ("o.csv", "request_id,row,outcome\nr,x,1\n", r"o.csv:2: row is 'x'; expected a number"),
+        ("o.csv", "request_id,row,outcome\nr,x,1\n", r"o.csv:2: row is 'x'; expected a whole number from 0"),
         ("o.csv", "request_id,outcome\n,1\n", r"o.csv:2: request_id and key is neither; expected one of them"),
         ("o.csv", "request_id,key,logit,outcome\nr,k,1,1\n", r"request_id and key is both"),
         ("o.csv", "key,outcome\nk,1\n", r"o.csv:2: logit is not given"),
-        ("o.csv", "key,logit,outcome\nk,x,1\n", r"o.csv:2: logits is 'x'; expected numbers"),
+        ("o.csv", "key,logit,outcome\nk,x,1\n", r"o.csv:2: logit is 'x'; expected a number"),
         ("o.csv", b"request_id,outcome\n\xff,1\n", "text in UTF-8"),
         ("o.jsonl", "{", r"o.jsonl:1 is no JSON"),
         ("o.jsonl", "[]", r"o.jsonl:1 is list; expected an object"),
@@ -223,6 +238,23 @@ def test_arrays_are_read(tmp_path: Path) -> None:
         ("o.jsonl", '{"request_id": "r", "row": 1.5, "outcome": 1}', r"row is 1.5; expected a whole number from 0"),
         ("o.jsonl", '{"request_id": ["r"], "outcome": 1}', r"request_id is \['r'\]; expected text"),
         ("o.jsonl", '{"request_id": "r", "result": 1}', r"o.jsonl:1: field is 'result'; expected some of"),
+        ("o.csv", "request_id,outcome\nr,0.5\n", r"o.csv:2: outcome is '0.5'; expected 1, 0, or -1"),
+        ("o.csv", "request_id,outcome\nr,inf\n", r"o.csv:2: outcome is 'inf'; expected 1, 0, or -1"),
+        ("o.jsonl", '{"request_id": "r", "outcome": 2.0}', r"o.jsonl:1: outcome is 2.0; expected 1, 0, or -1"),
+        ("o.jsonl", '{"request_id": "r", "row": Infinity, "outcome": 1}', r"o.jsonl:1: row is inf; expected a whole number"),
+        ("o.jsonl", '{"request_id": "r", "row": NaN, "outcome": 1}', r"o.jsonl:1: row is nan; expected a whole number"),
+        ("o.jsonl", '{"request_id": "r", "row": true, "outcome": 1}', r"o.jsonl:1: row is True; expected a whole number"),
+        ("o.jsonl", '{"request_id": "r", "row": [1], "outcome": 1}', r"o.jsonl:1: row is \[1\]; expected a whole number"),
+        ("o.csv", "request_id,row,outcome\nr,4294967296,1\n", r"o.csv:2: row is '4294967296'; expected .* to 4294967295"),
+        ("o.jsonl", '{"request_id": "r", "window": 4294967296, "outcome": 1}', r"window is 4294967296; expected .* 4294967295"),
+        (
+            "o.csv",
+            "key,logit,policy_version,outcome\nk,1,4294967296,1\n",
+            r"o.csv:2: policy_version is '4294967296'; expected a whole number from 0 to 4294967295",
+        ),
+        ("o.jsonl", '{"key": "k", "logits": 5, "outcome": 1}', r"o.jsonl:1: logits is 5; expected a list, one for each label"),
+        ("o.jsonl", '{"key": "k", "logit": 1, "time_s": 1e300, "outcome": 1}', r"time_s is 1e\+300; expected seconds since"),
+        ("o.jsonl", '{"key": "k", "logit": 1, "time_s": NaN, "outcome": 1}', r"time_s is nan; expected seconds since 1970"),
         ("o.npz", b"nothing", "an .npz of arrays without pickles"),
     ],
 )
@@ -239,6 +271,15 @@ def test_arrays_without_y_or_ids_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "o.npz", y=Y)
     with pytest.raises(BadData, match="request_id is not given; expected in the file or as --request-id"):
         read_outcomes(tmp_path / "o.npz")
+
+
+@pytest.mark.parametrize(
+    ("version", "text"), [([1, 2], r"policy_version is int64 \[2\]; expected one whole number"), (1.5, "float64")]
+)
+def test_a_policy_version_is_one_number(tmp_path: Path, version: Any, text: str) -> None:
+    np.savez(tmp_path / "k.npz", y=Y[:2, 0], key=["k", "l"], logits=X[:2, 0], policy_version=version)
+    with pytest.raises(BadData, match=text):
+        read_outcomes(tmp_path / "k.npz")
 
 
 def test_times_are_read_as_people_write_them() -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from bundles import linear_bundle, linear_onnx, nan_onnx
 from cutpoint.errors import BadRequest, BadScores
+from cutpoint.server.outcomes.decisions import DecisionLog
+from cutpoint.server.outcomes.keeping import _keeper
 from cutpoint.server.port.idle import Idle
 from cutpoint.server.runs.session import OnnxSession
 from cutpoint.server.serving.gathering import Gathering
@@ -77,6 +79,27 @@ def test_what_is_ready_at_one_moment_shares_a_run_and_each_gets_its_own_rows(pla
         assert answer.outputs["labels"].tolist() == [label.encode() for label in model.labels]
         assert answer.outputs["scores"].shape == answer.outputs["logits"].shape
     assert not asked.idle.waits
+
+
+def test_each_of_a_shared_run_is_kept_by_its_id_with_its_own_logits(place: Workplace, tmp_path: Path) -> None:
+    asked, model = Asked(), place.models.get("m")
+    log = DecisionLog(tmp_path / "state", 1 << 20, gather_s=1e6)
+    keep = _keeper(log)
+    xs = [RNG.normal(size=(1 + i, 4)).astype(np.float32) for i in range(3)]
+    for x in xs:
+        asked.take(model, x, ("scores",))
+    asked.idle.do()
+    assert runs(place, "m")[0] == 1
+    for i, answer in enumerate(asked.answers):
+        keep(model, f"{i}", 0, answer, True)
+    log.flush()
+    alone = OnnxSession(model.bundle.model_path)
+    for i, x in enumerate(xs):
+        (found,) = log.find("m", f"{i}", [(row, -1) for row in range(9)])
+        assert found.rows == len(x)
+        kept = np.array([found.logits[row, -1] for row in range(len(x))])
+        np.testing.assert_allclose(kept, alone.run({"x": x})["logits"], rtol=1e-6)
+    log.close()
 
 
 def test_no_run_has_more_rows_than_it_may(place: Workplace) -> None:

@@ -63,8 +63,8 @@ def test_series_come_at_zero_and_go_with_the_model(models: Path) -> None:
         for _ in range(3):
             asked(model, X)
         outcomes = place.metrics.outcomes
-        outcomes.counted("linear", 1, "a", True, False, 1)
-        outcomes.recallable("linear", 1, "b", False, 2.5)
+        outcomes.counted("linear", 1, 0, True, False, 1)
+        outcomes.recallable("linear", 1, 1, False, 2.5)
         outcomes.unmatched("linear", "conflict", 3)
         outcomes.pool_rows = lambda: {("linear", 1): 17}
         place.metrics.count_calibration("linear", "applied", 0.1)
@@ -79,7 +79,7 @@ def test_series_come_at_zero_and_go_with_the_model(models: Path) -> None:
         place.metrics.count_calibration("linear", "applied", 0.1)
         outcomes.unmatched("linear", "conflict", 1)
         place.metrics.count_invalid("linear", 1, "nan", 1)
-        outcomes.counted("linear", 1, "a", True, False, 1)
+        outcomes.counted("linear", 1, 0, True, False, 1)
         assert samples(place) == before, "nothing brings a series back"
         place.catalogue.load("linear")
         assert samples(place).keys() == loaded.keys()

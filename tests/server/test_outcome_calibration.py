@@ -48,6 +48,20 @@ def test_they_are_those_of_the_same_scores_sent(
     assert client.score(fresh, x[:1]).policy_version == kept.policy.version
 
 
+def test_logits_of_one_weight_may_look_like_probabilities(client: Client, fresh: str) -> None:
+    rng = np.random.default_rng(2)
+    alerts, rest = rng.uniform(0.05, 0.95, (300, 2)), rng.normal(-3, 1, (300, 2))
+    of: dict[str, Any] = {"sampling": "random", "probability": 0.1}
+    for name, logits, how in (("alert", alerts, {"sampling": "all"}), ("rest", rest, of)):
+        y = (rng.random((300, 2)) < 0.3).astype(np.uint8)
+        keys = [f"{name} {i}" for i in range(300)]
+        assert client.report_outcomes(fresh, y, keys=keys, logits=logits.astype(np.float32), **how).taken == 300
+    made = client.calibrate(fresh, "max_fbeta=1", from_outcomes=FromOutcomes())
+    assert made.policy.data is not None and made.policy.data.rows == 600
+    with pytest.raises(BadInput, match="as probabilities are"):  # of what is sent nobody knows where it comes from
+        client.calibrate(fresh, "max_fbeta=1", logits=alerts.astype(np.float32), targets=y)
+
+
 def test_outcomes_of_a_sample_are_weighed(client: Client, fresh: str) -> None:
     """Of the rows reported as drawn with 1/4 each stands for four of those reported as all."""
     x, y = data()

@@ -62,6 +62,30 @@ def test_what_was_acknowledged_survives_kill_9_and_is_counted_once(repository: P
         assert counted(server) == 2 * done.taken
 
 
+def test_an_id_that_is_used_again_when_its_decision_is_kept_no_more(repository: Path) -> None:
+    with serving(repository, "--decisions-mib", 1) as server, Client(server.target) as client:
+        many, all_of = np.ones((1024, 4), np.float32), np.ones((1, 2), np.uint8)
+        client.score("linear", many[:1], request_id="monday")
+        # Parts of one array, of which the oldest go first.
+        client.score("linear", np.tile(many, (20, 1)), request_id="large")
+        for request_id in ("monday", "large"):
+            done = client.report_outcomes("linear", all_of, request_id=request_id, rows=[0], sampling="all")
+            assert (done.taken, done.unmatched) == (1, [])
+        for i in range(1, 1000):
+            done = client.report_outcomes("linear", all_of, request_id="large", rows=[i], sampling="all")
+            if done.unmatched:
+                break
+            client.score("linear", many[:512], request_id=f"other {i}")
+        assert [miss.reason for miss in done.unmatched] == ["no_such_row"]
+        again = client.report_outcomes("linear", all_of, request_id="large", rows=[0], sampling="all")
+        assert (again.repeated, again.unmatched) == (1, [])  # of a part that is gone, with an outcome that is kept
+        client.score("linear", -many[:1], request_id="monday")
+        for replace in (False, True):
+            done = client.report_outcomes("linear", all_of, request_id="monday", sampling="all", replace=replace)
+            assert dict(done.unmatched_reasons) == {"ambiguous_request": 1}
+            assert "request 'monday' is kept with another answer" in done.unmatched[0].text
+
+
 def test_outcomes_come_after_a_version_is_gone(repository: Path) -> None:
     with serving(repository, "--model-control", "explicit", "--load", "linear") as server, Client(server.target) as client:
         client.score("linear", X, request_id="old")

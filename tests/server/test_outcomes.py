@@ -1,19 +1,28 @@
 """Outcomes over the wire: matched with what was decided, each once, and what they say of every label."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import numpy as np
 import pytest
 from cutpoint.client import Client, Outcomes
-from cutpoint.errors import BadRequest, ModelNotFound
+from cutpoint.errors import BadRequest, ModelNotFound, Overloaded, Unavailable
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.server.outcomes.form import MOST_OUTCOMES
+from cutpoint.server.outcomes.database import Graph
+from cutpoint.server.outcomes.form import MOST_NAMES, MOST_OUTCOMES, refuse_many
+from cutpoint.server.outcomes.reports import Matched, Reports
+from cutpoint.server.outcomes.service import OutcomeService
+from cutpoint.server.outcomes.store import LABEL, SCORED, Entry, OutcomeStore
+from cutpoint.server.port.transport import Call
+from cutpoint.server.protocol.infer_stream import varint
 from cutpoint.v1 import outcome_pb2 as v1
 from processes import ServerProcess
 from scipy.stats import binomtest
+from workplace import workplace
 
 SERVICE = "cutpoint.v1.OutcomeService"
 
@@ -302,7 +311,7 @@ NAN = float("nan")
     [
         ({"model": ""}, "model is empty; expected the name of a model"),
         ({"outcomes": []}, "outcomes is 0 of them; expected 1 to 10000"),
-        ({"outcomes": [requested()] * (MOST_OUTCOMES + 1)}, "outcomes is 10001 of them"),
+        ({"outcomes": [requested()] * (MOST_OUTCOMES + 1)}, "outcomes is more than 10000 of them; expected 1 to 10000"),
         ({"sampling": 9}, "sampling is 9; expected SAMPLING_UNKNOWN, SAMPLING_ALL"),
         ({"sampling": v1.SAMPLING_RANDOM}, "probability is 0.0; expected 1e-06 to 1, with SAMPLING_RANDOM"),
         ({"sampling": v1.SAMPLING_ALERTED_AND_RANDOM, "probability": 1.5}, "probability is 1.5; expected 1e-06 to 1"),
@@ -343,6 +352,68 @@ def test_what_is_wrong_in_itself_is_refused_whole(
         report(channel, **given)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert client.outcome_summary("uncalibrated").rows == 0
+
+
+def test_many_names_are_refused_before_they_are_read(channel: grpc.Channel, calibrated: str) -> None:
+    inner = requested().SerializeToString() + b"\x1a\x01a" * (MOST_NAMES + 1)
+    data = v1.ReportOutcomesRequest(model=calibrated).SerializeToString() + b"\x1a" + varint(len(inner)) + inner
+    with pytest.raises(grpc.RpcError, match="outcomes is more than 1000000 names of labels; expected") as refused:
+        channel.unary_unary(f"/{SERVICE}/ReportOutcomes")(data, timeout=60)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError, match="more than 1000000 names"):
+        next(channel.stream_stream(f"/{SERVICE}/StreamOutcomes")(iter([data]), timeout=60))
+
+
+def test_names_and_outcomes_are_counted_as_they_are() -> None:
+    """What is at its limit passes; the parser is the oracle of how many there are."""
+    name = b"\x1a\x01a" + b"\x22\x00"  # positive, and an empty negative
+    inner = requested().SerializeToString() + name * (MOST_NAMES // 20)
+    data = (b"\x1a" + varint(len(inner)) + inner) * 9  # with one more each of the request itself
+    rest = v1.Outcome(positive=["b" * 9] * (MOST_NAMES // 10 - 10)).SerializeToString()
+    data += b"\x1a" + varint(len(rest)) + rest
+    parsed = v1.ReportOutcomesRequest.FromString(data)
+    assert sum(len(each.positive) + len(each.negative) for each in parsed.outcomes) == MOST_NAMES - 1
+    refuse_many(data)
+    refuse_many(data + b"\x1a\x02\x22\x00")
+    with pytest.raises(BadRequest, match="names of labels"):
+        refuse_many(data + b"\x1a\x04\x22\x00\x1a\x00")
+    refuse_many(b"\x1a\x00" * MOST_OUTCOMES + b"\x0a\x01m")
+    with pytest.raises(BadRequest, match="outcomes is more than 10000 of them"):
+        refuse_many(b"\x0a\x01m" + b"\x1a\x00" * (MOST_OUTCOMES + 1))
+    for broken in (b"\xff" * 100, b"\x1a\xff\xff\xff\x7f", b"\x1b", b""):  # left to the parser
+        refuse_many(broken)
+
+
+class Matching:
+    """Reports that find the same entries in every message."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+
+    def match(self, request: v1.ReportOutcomesRequest) -> Matched:
+        return Matched(list(range(len(self.entries))), self.entries)
+
+
+def test_a_state_folder_that_cannot_be_written_is_no_internal_error(tmp_path: Path) -> None:
+    graph = Graph("m", 1, "0" * 64, ("a",))
+    entries = [Entry(graph, SCORED, f"{i}".encode(), 0, -1, 5.0, np.zeros(1, LABEL)) for i in range(2000)]
+    store = OutcomeStore(tmp_path, 8 << 20)
+    with workplace(tmp_path, start=False) as place:
+        service = OutcomeService(place.models, store, cast(Reports, Matching(entries)), place.metrics.outcomes)
+        ask = v1.ReportOutcomesRequest(model="m")
+        store._db.execute("PRAGMA max_page_count=20")
+        with pytest.raises(Overloaded, match="disk is full"):
+            service.report(ask, cast(Call, None))
+        store._db.execute("PRAGMA max_page_count=100000")
+        store._db.execute("PRAGMA busy_timeout=0")
+        other = sqlite3.connect(tmp_path / "outcomes.sqlite3", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="in use"):
+            service.report(ask, cast(Call, None))
+        other.execute("ROLLBACK")
+        other.close()
+        assert service.report(ask, cast(Call, None)).taken == 0 + len(entries)
+    store.close()
 
 
 def test_unknown_models_are_not_found(client: Client, channel: grpc.Channel, calibrated: str) -> None:

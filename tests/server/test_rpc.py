@@ -11,7 +11,8 @@ import grpc
 import pytest
 from cutpoint.errors import BadRequest, ModelNotFound, PermissionDenied, Unavailable
 from cutpoint.server.monitoring.metrics import Metrics
-from cutpoint.server.port.rpc import Rpc, client_stream, direct, handlers, pooled
+from cutpoint.server.port.admission import Admission
+from cutpoint.server.port.rpc import Rpc, answered_stream, client_stream, direct, handlers, pooled
 from cutpoint.server.port.transport import Call
 from cutpoint.wire import REASON_KEY
 from grpc_health.v1 import health_pb2
@@ -203,3 +204,76 @@ def test_a_stream_that_falls_silent_is_ended() -> None:
         future = place.channel.stream_unary("/s/Stream").future(requests(a_request("")))
         error = future.exception(WAIT_S)
         assert (error.code(), error.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "no message came for 0.05 s")
+
+
+class Weighing:
+    """An answer that waits to be let go, and what admission held meanwhile."""
+
+    def __init__(self, **bounds: int) -> None:
+        self.admission = Admission(bounds.get("max_requests", 8), bounds.get("max_bytes", 1 << 20), 1 << 20)
+        self.began: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.go_on = threading.Semaphore(0)
+
+    def answer(self, request: Any, call: Call) -> Any:
+        self.began.put(self.admission.held_bytes)
+        assert self.go_on.acquire(timeout=WAIT_S)
+        return answer(request, call)
+
+    def check(self, data: bytes) -> None:
+        if b"many" in data:
+            raise BadRequest("too many")
+
+    def rpcs(self, pool: ThreadPoolExecutor) -> list[Rpc]:
+        of = {"admission": self.admission, "check": self.check}
+        return [
+            pooled("/s/Unary", Request, self.answer, pool, **of),  # type: ignore[arg-type]
+            answered_stream("/s/Answered", Request, self.answer, pool, **of),  # type: ignore[arg-type]
+        ]
+
+
+def test_the_bytes_of_a_unary_call_are_held_until_it_is_answered_and_calls_are_bounded() -> None:
+    weighing = Weighing(max_requests=1)
+    with opened(weighing.rpcs) as place:
+        unary = place.channel.unary_unary("/s/Unary")
+        message = a_request("x" * 1000)
+        first = unary.future(message, timeout=WAIT_S)
+        assert weighing.began.get(timeout=WAIT_S) == len(message)
+        with pytest.raises(grpc.RpcError) as found:
+            unary(message, timeout=WAIT_S)
+        assert found.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        weighing.go_on.release(100)
+        assert Response.FromString(first.result(WAIT_S)).status == 1
+        invalid = "INVALID_ARGUMENT"
+        for wrong, code in ((a_request("many"), invalid), (b"\xff", invalid), (a_request("odd"), "INTERNAL")):
+            while True:  # the place of the one before is free a moment after its answer
+                with pytest.raises(grpc.RpcError) as found:
+                    unary(wrong, timeout=WAIT_S)
+                if found.value.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    break
+            assert found.value.code().name == code
+        place.served.stop()
+    assert weighing.admission.held_bytes == 0
+
+
+def test_a_stream_whose_messages_are_answered_holds_the_one_that_is_and_waits_for_room() -> None:
+    weighing = Weighing(max_bytes=100)
+    with opened(weighing.rpcs) as place, open_requests() as requests:
+        call = place.channel.stream_stream("/s/Answered")
+        message = a_request("x" * 1000)
+        first = call(requests(message, message), timeout=WAIT_S)
+        assert weighing.began.get(timeout=WAIT_S) == len(message)
+        other = call(requests(message), timeout=WAIT_S)
+        while not weighing.admission._streams:  # there is no room, so that it is not read
+            pass
+        assert weighing.began.empty()
+        weighing.go_on.release(100)
+        assert Response.FromString(next(first)).status == Response.FromString(next(first)).status == 1
+        assert Response.FromString(next(other)).status == 1
+        assert [weighing.began.get(timeout=WAIT_S) for _ in range(2)] == [len(message)] * 2
+        with pytest.raises(grpc.RpcError) as found:
+            next(call(requests(a_request("many")), timeout=WAIT_S))
+        assert (found.value.code(), found.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "too many")  # type: ignore[attr-defined]
+        first.cancel()
+        other.cancel()
+        place.served.stop()
+    assert weighing.admission.held_bytes == 0

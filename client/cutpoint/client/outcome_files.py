@@ -22,6 +22,7 @@ from .outcomes import Outcomes
 
 _COLUMNS = ("request_id", "row", "window", "key", "logit", "policy_version", "time_s", "label", "outcome")
 _FIELDS = (*_COLUMNS, "logits", "positive", "negative", "targets")
+_LAST_S = 1e12  # as the server has it
 _WORDS = {"1": 1, "0": 0, "-1": -1, "": -1, "true": 1, "false": 0, "positive": 1, "negative": 0}
 
 
@@ -100,18 +101,20 @@ def _json(path: Path, file: Any) -> Iterator[_Line]:
 
 
 def _line(place: str, values: Mapping[str, Any]) -> _Line:
-    logits = values.get("logits")
+    logits, name = values.get("logits"), "logits"
     if logits is None and "logit" in values:
-        logits = [values["logit"]]
+        logits, name = [values["logit"]], "logit"
+    elif logits is not None and not isinstance(logits, list):
+        raise BadData.of(f"{place}: logits", repr(logits), "a list, one for each label")
     return _Line(
         place,
         _text(place, values, "request_id"),
-        _number(place, values, "row", int) or 0,
-        _number(place, values, "window", int),
+        _whole(place, values, "row") or 0,
+        _whole(place, values, "window"),
         _text(place, values, "key"),
-        None if logits is None else [np.nan if each is None else _float(place, "logits", each) for each in logits],
-        _number(place, values, "policy_version", int) or 0,
-        _number(place, values, "time_s", float) or 0.0,
+        None if logits is None else [np.nan if each is None else _float(place, name, each) for each in logits],
+        _whole(place, values, "policy_version") or 0,
+        _time(place, values),
         _said(place, values),
     )
 
@@ -142,10 +145,19 @@ def _said(place: str, values: Mapping[str, Any]) -> dict[str, int] | list[int]:
 
 
 def _target(place: str, value: Any) -> int:
-    found = -1 if value is None else _WORDS.get(str(value).strip().lower())
-    if found is None:
+    if value is None:
+        return -1
+    text = str(value).strip().lower()
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        # A table that lacks some of its outcomes has the others as 1.0 and 0.0, and NaN for those.
+        number = float(text)
+    except ValueError:
+        number = 0.5
+    if number not in (1, 0, -1) and not np.isnan(number):
         raise BadData.of(f"{place}: outcome", repr(value), "1, 0, or -1 for not known")
-    return found
+    return -1 if np.isnan(number) else int(number)
 
 
 def _text(place: str, values: Mapping[str, Any], name: str) -> str:
@@ -155,23 +167,38 @@ def _text(place: str, values: Mapping[str, Any], name: str) -> str:
     return str(value)
 
 
-def _number(place: str, values: Mapping[str, Any], name: str, kind: type) -> Any:
-    if values.get(name) is None:
+def _whole(place: str, values: Mapping[str, Any], name: str) -> int | None:
+    """A number as the protocol has it, 32 bits; None where there is none."""
+    value = values.get(name)
+    if value is None:
         return None
     try:
-        found = kind(values[name])
-    except (TypeError, ValueError):
-        raise BadData.of(f"{place}: {name}", repr(values[name]), "a number") from None
-    if (isinstance(values[name], float) and found != values[name]) or found < 0:
-        raise BadData.of(f"{place}: {name}", repr(values[name]), "a whole number from 0" if kind is int else "a number from 0")
+        # Text is of a table, which may have written 3 as 3.0.
+        found = int(value) if isinstance(value, str) and value.strip().isdecimal() else float(value)
+        whole = not isinstance(value, bool) and 0 <= found < 1 << 32 and found == int(found)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise BadData.of(f"{place}: {name}", repr(value), f"a whole number from 0 to {(1 << 32) - 1}")
+    return int(found)
+
+
+def _time(place: str, values: Mapping[str, Any]) -> float:
+    """Seconds since 1970; 0 where they are not given."""
+    value = values.get("time_s")
+    if value is None:
+        return 0.0
+    found = _float(place, "time_s", value)
+    if not 0 <= found < _LAST_S:
+        raise BadData.of(f"{place}: time_s", repr(value), f"seconds since 1970, less than {_LAST_S:g}")
     return found
 
 
 def _float(place: str, name: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise BadData.of(f"{place}: {name}", repr(value), "numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise BadData.of(f"{place}: {name}", repr(value), "a number") from None
 
 
 def _alike(lines: list[_Line]) -> Iterator[FromFile]:
@@ -221,10 +248,12 @@ def _arrays(path: Path, request_id: str) -> FromFile:
     y = found["y"]
     labels = [str(label) for label in found["label_names"].tolist()] if "label_names" in found else []
     if "key" in found:
-        version = int(found["policy_version"]) if "policy_version" in found else 0
+        version = found.get("policy_version", np.zeros((), np.int64))
+        if version.size != 1 or version.dtype.kind not in "iu":
+            raise BadData.of(f"{path}: policy_version", f"{version.dtype} {list(version.shape)}", "one whole number")
         outcomes = Outcomes(
             y, keys=[str(key) for key in found["key"].tolist()], logits=found.get("logits"), labels=labels,
-            policy_version=version, times_s=found.get("time_s"),
+            policy_version=int(version.item()), times_s=found.get("time_s"),
         )  # fmt: skip
     else:
         ids = found["request_id"].tolist() if "request_id" in found else request_id

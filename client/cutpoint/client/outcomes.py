@@ -308,6 +308,8 @@ def _scored(given: Outcomes, count: int) -> Iterator[v1.Outcome]:
         raise BadInput.of("keys and logits", found, f"{count} of each, as the targets: [outcome, label]")
     if not all(keys):
         raise BadInput.of("keys", "empty", "text by which each outcome is known")
+    if not 0 <= given.policy_version < 1 << 32:
+        raise BadInput.of("policy_version", given.policy_version, "0 for the one that is active now, or a version, of 32 bits")
     times = np.zeros(1) if given.times_s is None else np.atleast_1d(np.asarray(given.times_s, np.float64))
     if times.shape not in ((1,), (count,)):
         raise BadInput.of("times_s", list(times.shape), f"one time, or {count}, one for each outcome")

@@ -194,7 +194,7 @@ def _rpcs(
         *Inference(models, admission, memory, idle, kept.keep, tracing).rpcs(),
         *RepositoryService(catalogue, config.model_control).rpcs(pool),
         *CalibrationService(models, store, metrics, config.max_calibration_mib, kept.store).rpcs(pool),
-        *OutcomeService(models, kept.store, kept.reports, metrics.outcomes).rpcs(pool),
+        *OutcomeService(models, kept.store, kept.reports, metrics.outcomes).rpcs(pool, admission),
         *SignalService(models, admission, pool, largest).rpcs(),
     ]
     if config.reflects:

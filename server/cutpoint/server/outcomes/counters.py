@@ -18,11 +18,11 @@ REASONS = (
 class Counters(Protocol):
     """Told of what is new; a version that is not served any more is nobody's business."""
 
-    def counted(self, model: str, version: int, label: str, predicted: bool, actual: bool, n: int) -> None:
-        """`n` outcomes of a label came to be known."""
+    def counted(self, model: str, version: int, label: int, predicted: bool, actual: bool, n: int) -> None:
+        """`n` outcomes of a label, by its place in the model's order, came to be known."""
         ...
 
-    def recallable(self, model: str, version: int, label: str, predicted: bool, weight: float) -> None:
+    def recallable(self, model: str, version: int, label: int, predicted: bool, weight: float) -> None:
         """Positives came to be known from which recall can be estimated; they stand for `weight` of them."""
         ...
 
@@ -63,17 +63,17 @@ class OutcomeCounters(Collector):
             for reason in REASONS:
                 self._unmatched.remove(model, reason)
 
-    def counted(self, model: str, version: int, label: str, predicted: bool, actual: bool, n: int) -> None:
+    def counted(self, model: str, version: int, label: int, predicted: bool, actual: bool, n: int) -> None:
         """See `Counters`."""
         counters = self._of_version(model, version)
-        if counters is not None and label in counters.labels:
-            counters.outcome(counters.labels.index(label), predicted, actual, n)
+        if counters is not None and label < len(counters.labels):
+            counters.outcome(label, predicted, actual, n)
 
-    def recallable(self, model: str, version: int, label: str, predicted: bool, weight: float) -> None:
+    def recallable(self, model: str, version: int, label: int, predicted: bool, weight: float) -> None:
         """See `Counters`."""
         counters = self._of_version(model, version)
-        if counters is not None and label in counters.labels:
-            counters.recallable(counters.labels.index(label), predicted, weight)
+        if counters is not None and label < len(counters.labels):
+            counters.recallable(label, predicted, weight)
 
     def unmatched(self, model: str, reason: str, n: int) -> None:
         """See `Counters`."""

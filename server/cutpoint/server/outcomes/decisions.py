@@ -7,17 +7,19 @@ be unmatched, not one that was wrong.
 
 import json
 import logging
-import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .database import GRAPHS, Graph, graph_of, number_of, opened, transaction, used_bytes
+from .database import GRAPHS, Graph, drop_oldest, graph_of, number_of, opened, transaction
+from .form import LONGEST_KEY
+from .likeness import alike
 
 log = logging.getLogger("cutpoint.server")
 
@@ -38,7 +40,11 @@ SELECT substr(:requests, value ->> 0, value ->> 1), value ->> 2, value ->> 3, va
 ON CONFLICT (request, graph, first_row) DO UPDATE SET
     ambiguous = ambiguous OR rows != excluded.rows OR windows != excluded.windows OR NOT alike(logits, excluded.logits)
 """
-_OLDEST = "DELETE FROM decision WHERE id IN (SELECT id FROM decision ORDER BY id LIMIT ?)"
+_SIZES = "length(request) + length(logits)"
+_PARTS = (
+    "SELECT id, graph, first_row, rows, windows, policy, decided_s, ambiguous FROM decision WHERE request=? "
+    "ORDER BY graph, first_row"
+)
 # Answers of 512 labels take half a page of the usual 4 KiB and a little, and a page of the index is written by many batches:
 # larger pages, brought into the database less often, take a third less time.
 _SETTINGS = ("page_size=8192", "wal_autocheckpoint=4000")
@@ -47,13 +53,9 @@ GATHER_S = 0.1
 # Bytes that may wait to be written; beyond it decisions are dropped, and counted.
 _WAITING_BYTES = 32 << 20
 # Graph, request, first row, shape, policy, when, and the logits: a tuple, since making one costs a tenth of a record.
-_Waiting = tuple[Graph, str, int, tuple[int, ...], int, float, bytes]
+_Waiting = tuple[Graph, bytes, int, tuple[int, ...], int, float, bytes]
 # What a decision takes beside its logits and its id, in memory.
 _EACH_BYTES = 200
-# A run of the same row in another batch differs in its last digits.
-_TOLERANCE = 1e-3
-_LONGEST_ID = 1000
-_DELETIONS = 4
 
 
 @dataclass(frozen=True)
@@ -63,27 +65,33 @@ class Decision:
     Attributes:
         graph: whose logits they are.
         first_row: of these, in what the caller scored; 0 unless it was sent in parts.
+        rows: how many.
         windows: of each row; 0 where the logits have no window axis.
         policy: version of the policy that decided; 0 where nothing was decided.
         decided_s: when, seconds since 1970.
         ambiguous: several requests with different answers had this id.
-        logits: float32 [row, label] or [row, window, label].
+        logits: float32 [label] of those asked for, by row of what the caller scored and window, -1 for none.
     """
 
     graph: Graph
     first_row: int
+    rows: int
     windows: int
     policy: int
     decided_s: float
     ambiguous: bool
-    logits: NDArray[np.float32]
+    logits: Mapping[tuple[int, int], NDArray[np.float32]]
+
+    def has(self, row: int) -> bool:
+        """Whether a row of what the caller scored is among these."""
+        return 0 <= row - self.first_row < self.rows
 
 
 class DecisionLog:
     """Decisions on disk, the oldest dropped first. Any thread, and any process of one server, may use the same file.
 
     Attributes:
-        dropped: how many were not kept, since writing was slower than deciding, or failed.
+        dropped: how many were not kept: writing was slower than deciding, or failed, or one was larger than half of the log.
     """
 
     def __init__(
@@ -119,18 +127,19 @@ class DecisionLog:
 
         Args:
             graph: that made the logits.
-            request_id: of the request; one too long to be an id is not kept.
+            request_id: of the request; one too long to be named in a report is not kept.
             first_row: of these, in what the caller scored.
             logits: [row, label] or [row, window, label]; others are not kept.
             policy: version of what decided, 0 for nothing.
         """
-        shape, data = logits.shape, logits.tobytes()
-        if len(request_id) > _LONGEST_ID or not 2 <= len(shape) <= 3:
+        shape, data, request = logits.shape, logits.tobytes(), request_id.encode()
+        if len(request) > LONGEST_KEY or not 2 <= len(shape) <= 3:
             return
-        waiting = (graph, request_id, first_row, shape, policy, self._now_s(), data)
-        size = len(data) + len(request_id) + _EACH_BYTES
+        waiting = (graph, request, first_row, shape, policy, self._now_s(), data)
+        size = len(data) + len(request) + _EACH_BYTES
         with self._lock:
-            if self._waiting_bytes + size > _WAITING_BYTES:
+            # One that would push out most of what is kept is not worth it.
+            if self._waiting_bytes + size > _WAITING_BYTES or 2 * size > self._max_bytes:
                 self.dropped += 1
                 return
             self._waiting.append(waiting)
@@ -148,34 +157,39 @@ class DecisionLog:
                 return
             try:
                 self._write(batch)
-            except sqlite3.Error as error:
+            except Exception as error:  # the thread goes on with the next ones
                 self._numbers.clear()  # some may not have been committed
                 with self._lock:
                     self.dropped += len(batch)
                 log.error("%d decisions could not be kept: %s", len(batch), error)
 
-    def find(self, model: str, request_id: str) -> list[Decision]:
-        """What was answered to an id by any version of a model: a part each, in the order of their rows."""
+    def find(self, model: str, request_id: str, asked: Collection[tuple[int, int]]) -> list[Decision]:
+        """What was answered to an id by any version of a model: a part each, in the order of their rows.
+
+        Args:
+            model: its name.
+            request_id: of the request.
+            asked: rows of what the caller scored, each with its window or -1, whose logits are wanted.
+        """
         with self._reading:
-            rows = self._reading_db.execute(
-                "SELECT graph, first_row, rows, windows, policy, decided_s, ambiguous, logits FROM decision WHERE request=? "
-                "ORDER BY graph, first_row",
-                (request_id.encode(),),
-            ).fetchall()
-            found = [(self._graph(number), *rest) for number, *rest in rows]
-        return [
-            Decision(
-                graph,
-                first_row,
-                windows,
-                policy,
-                decided_s,
-                bool(ambiguous),
-                np.frombuffer(logits, "<f4").reshape((count, windows, -1) if windows else (count, -1)),
-            )
-            for graph, first_row, count, windows, policy, decided_s, ambiguous, logits in found
-            if graph.model == model
-        ]
+            parts = self._reading_db.execute(_PARTS, (request_id.encode(),)).fetchall()
+            found, wants = [], sorted(asked)
+            for number, graph_number, first_row, rows, windows, policy, decided_s, ambiguous in parts:
+                graph = self._graph(graph_number)
+                if graph.model != model:
+                    continue
+                some = wants[bisect_left(wants, (first_row, -1)) : bisect_left(wants, (first_row + rows, -1))]
+                wanted = [of for of in some if (0 <= of[1] < windows if windows else of[1] < 0)]
+                logits: dict[tuple[int, int], NDArray[np.float32]] = {}
+                if wanted:
+                    row = self._reading_db.execute("SELECT logits FROM decision WHERE id=?", (number,)).fetchone()
+                    if row is None:  # dropped by another process in this moment
+                        continue
+                    array = np.frombuffer(row[0], "<f4").reshape(rows, max(1, windows), -1)
+                    # Copies: nothing else of a part is held while the others are read.
+                    logits = {(row, window): array[row - first_row, max(0, window)].copy() for row, window in wanted}
+                found.append(Decision(graph, first_row, rows, windows, policy, decided_s, bool(ambiguous), logits))
+        return found
 
     def _write_on(self) -> None:
         while not self._closed.is_set():
@@ -188,8 +202,8 @@ class DecisionLog:
         described, requests, logits = [], list[bytes](), list[bytes]()
         request_at = logits_at = 1
         with transaction(self._writing_db):
-            for graph, request_id, first_row, shape, policy, decided_s, data in batch:
-                request, windows = request_id.encode(), shape[1] if len(shape) == 3 else 0
+            for graph, request, first_row, shape, policy, decided_s, data in batch:
+                windows = shape[1] if len(shape) == 3 else 0
                 described.append(
                     (request_at, len(request), self._number(graph), first_row, shape[0], windows, policy, decided_s, logits_at,
                      len(data))
@@ -201,10 +215,7 @@ class DecisionLog:
             self._writing_db.execute(
                 _INSERT, {"requests": b"".join(requests), "logits": b"".join(logits), "described": json.dumps(described)}
             )
-            for _ in range(_DELETIONS):
-                if used_bytes(self._writing_db) <= self._max_bytes:
-                    break
-                self._writing_db.execute(_OLDEST, (2 * len(batch) + 100,))
+            drop_oldest(self._writing_db, "decision", _SIZES, self._max_bytes)
 
     def _number(self, graph: Graph) -> int:
         of = (graph.model, graph.version, graph.digest)
@@ -224,4 +235,4 @@ def _alike(one: bytes, other: bytes) -> bool:
     """Whether two answers are one, given twice."""
     if one == other or len(one) != len(other):
         return len(one) == len(other)
-    return bool(np.allclose(np.frombuffer(one, "<f4"), np.frombuffer(other, "<f4"), rtol=_TOLERANCE, atol=_TOLERANCE))
+    return alike(np.frombuffer(one, "<f4"), np.frombuffer(other, "<f4"))

@@ -6,12 +6,38 @@ from cutpoint.dataset import UNLABELLED
 from cutpoint.errors import BadRequest
 from cutpoint.v1 import outcome_pb2 as v1
 
+from ..protocol.fields import fields
+
 MOST_OUTCOMES = 10_000
-_LONGEST_KEY = 1000
+# Names of labels in a message, of all its outcomes: each takes some forty bytes once it is read.
+MOST_NAMES = 1_000_000
+# A message this short cannot hold too many names: each takes two bytes at least.
+_SHORT = 2 * MOST_NAMES
+_OUTCOMES = v1.ReportOutcomesRequest.DESCRIPTOR.fields_by_name["outcomes"].number
+_NAMES = tuple(v1.Outcome.DESCRIPTOR.fields_by_name[name].number for name in ("positive", "negative"))
+# Bytes of a request's id, or of a caller's key.
+LONGEST_KEY = 1000
 _FIXED = (v1.SAMPLING_UNKNOWN, v1.SAMPLING_ALL, v1.SAMPLING_ALERTED)
 # One outcome stands for a million decisions at the most; float32 holds it, and a sum of them.
 _LEAST = 1e-6
 _RANDOM = (v1.SAMPLING_RANDOM, v1.SAMPLING_ALERTED_AND_RANDOM)
+
+
+def refuse_many(data: bytes) -> None:
+    """Raise BadRequest for a message with too many outcomes or names, before it is parsed: a few bytes each become hundreds."""
+    outcomes = names = 0
+    for number, start, end in fields(data, 0, len(data)):
+        if number != _OUTCOMES:
+            continue
+        outcomes += 1
+        if outcomes > MOST_OUTCOMES:
+            raise BadRequest.of("outcomes", f"more than {MOST_OUTCOMES} of them", f"1 to {MOST_OUTCOMES}")
+        if len(data) > _SHORT:
+            names += sum(field in _NAMES for field, _, _ in fields(data, start, min(end, len(data))))
+            if names > MOST_NAMES:
+                raise BadRequest.of(
+                    "outcomes", f"more than {MOST_NAMES} names of labels", f"{MOST_NAMES} at most, or `targets`"
+                )
 
 
 def check_form(request: v1.ReportOutcomesRequest) -> None:
@@ -36,9 +62,9 @@ def _check_outcome(name: str, outcome: v1.Outcome) -> None:
     if kind is None:
         raise BadRequest.of(name, "without a decision", "requested or scored")
     key, of = (outcome.requested.request_id, "request_id") if kind == "requested" else (outcome.scored.key, "key")
-    if not 1 <= len(key.encode()) <= _LONGEST_KEY:
+    if not 1 <= len(key.encode()) <= LONGEST_KEY:
         found = f"{len(key.encode())} bytes" if key else "empty"
-        raise BadRequest.of(f"{name}.{kind}.{of}", found, f"1 to {_LONGEST_KEY} bytes of text")
+        raise BadRequest.of(f"{name}.{kind}.{of}", found, f"1 to {LONGEST_KEY} bytes of text")
     if kind == "scored" and not (math.isfinite(outcome.scored.time_s) and 0 <= outcome.scored.time_s < 1e12):
         raise BadRequest.of(f"{name}.scored.time_s", outcome.scored.time_s, "seconds since 1970, or 0 for now")
     if outcome.targets:

@@ -57,7 +57,8 @@ def collect(
             some = of.any(axis=1)
             targets = np.where(of, chunk.labels["target"], UNLABELLED)[some].astype(np.uint8)
             each = None if least == most else np.full(len(targets), weight, np.float64)
-            into.add(f"outcomes {i}", logits[some], targets, each, None if groups is None else groups[some])
+            # Those of one weight may all be from 0 to 1: alerts alone, or what did not alert.
+            into.add(f"outcomes {i}", logits[some], targets, each, None if groups is None else groups[some], known_logits=True)
 
 
 def _weights(chunk: Kept, any_sampling: bool) -> NDArray[np.float32]:

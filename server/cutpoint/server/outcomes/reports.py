@@ -97,7 +97,8 @@ class Reports:
                     of = outcome.requested
                     decisions = found[of.request_id]
                     # Kept no more, but for an outcome of the same row: this one is again of it, or of more of its labels.
-                    kept = [] if decisions else self._store.find(request.model, of.request_id.encode(), of.row, _window(of))
+                    is_known = any(each.has(of.row) for each in decisions)
+                    kept = [] if is_known else self._store.find(request.model, of.request_id.encode(), of.row, _window(of))
                     entry = message.again(name, outcome, kept) if kept else message.requested(name, outcome, decisions)
             except _Miss as miss:
                 matched.misses.append(Miss(place, miss.reason, f"{name}: {miss.text}"))
@@ -108,17 +109,21 @@ class Reports:
 
     def _requested(self, request: v1.ReportOutcomesRequest) -> dict[str, list[Decision]]:
         """The decisions of all requests that a message names, by their ids."""
-        keys = {each.requested.request_id for each in request.outcomes if each.WhichOneof("decision") == "requested"}
-        if not keys:
+        asked: dict[str, set[tuple[int, int]]] = {}
+        for outcome in request.outcomes:
+            if outcome.WhichOneof("decision") == "requested":
+                of = outcome.requested
+                asked.setdefault(of.request_id, set()).add((of.row, _window(of)))
+        if not asked:
             return {}
-        found: dict[str, list[Decision]] = {key: [] for key in keys}
+        found: dict[str, list[Decision]] = {key: [] for key in asked}
         if self._decisions is not None:
             self._decisions.flush()
-            found = {key: self._decisions.find(request.model, key) for key in keys}
+            found = {key: self._decisions.find(request.model, key, rows) for key, rows in asked.items()}
             missing = [key for key, decisions in found.items() if not decisions]
             if missing and self._patience_s:
                 time.sleep(self._patience_s)  # another worker may have answered just now
-                found |= {key: self._decisions.find(request.model, key) for key in missing}
+                found |= {key: self._decisions.find(request.model, key, asked[key]) for key in missing}
         # A model that is gone may still have decided; of one that never was, it is better said than "unknown request".
         if not any(found.values()) and request.model not in (*self._models.names(), *self._store.models()):
             raise ModelNotFound(f"Request for unknown model: '{request.model}' is not found")
@@ -172,20 +177,17 @@ class _Message:
         if (some[0].windows > 0) != of.HasField("window"):
             found, expected = ("not given", "given") if some[0].windows else (of.window, "not given")
             raise BadRequest.of(f"{name}.requested.window", found, f"{expected}, for what {self._request.model} answers")
-        parts = [each for each in some if 0 <= of.row - each.first_row < len(each.logits)]
+        parts = [each for each in some if each.has(of.row)]
         if len(parts) > 1:
             raise _ambiguous(of.request_id)
         if not parts:
-            rows = max(each.first_row + len(each.logits) for each in some)
+            rows = max(each.first_row + each.rows for each in some)
             raise _Miss("no_such_row", f"row {of.row} of request {of.request_id!r}, which had {rows}")
         (part,) = parts
-        logits = part.logits[of.row - part.first_row]
-        window = -1
-        if part.windows:
-            if of.window >= part.windows:
-                raise _Miss("no_such_row", f"window {of.window} of request {of.request_id!r}, whose rows had {part.windows}")
-            window = of.window
-            logits = logits[window]
+        window = _window(of)
+        if (of.row, window) not in part.logits:
+            raise _Miss("no_such_row", f"window {window} of request {of.request_id!r}, whose rows had {part.windows}")
+        logits = part.logits[of.row, window]
         targets = self._targets(name, outcome, part.graph)
         try:
             thresholds = self._cuts(part.graph, part.policy)

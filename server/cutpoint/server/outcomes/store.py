@@ -18,7 +18,8 @@ from cutpoint.dataset import UNLABELLED
 from cutpoint.errors import BadRequest
 from numpy.typing import NDArray
 
-from .database import GRAPHS, Graph, graph_of, number_of, opened, transaction, used_bytes
+from .database import GRAPHS, Graph, drop_oldest, graph_of, number_of, opened, transaction, used_bytes
+from .likeness import alike
 
 _SCHEMA = f"""
 {GRAPHS}
@@ -32,13 +33,13 @@ CREATE INDEX IF NOT EXISTS outcome_time ON outcome (graph, decided_s);
 # to be, and what was decided; 255 where that is not known.
 LABEL = np.dtype([("logit", "<f4"), ("weight", "<f4"), ("target", "u1"), ("decided", "u1")])
 REQUESTED, SCORED = 0, 1
+_SIZES = "length(key) + length(labels)"
 _FIND = "SELECT id, labels FROM outcome WHERE key=? AND graph=? AND kind=? AND row=? AND window=?"
 _RANGE = (
     "SELECT kind, key, row, window, labels FROM outcome WHERE graph=? AND decided_s >= ? AND decided_s < ? ORDER BY decided_s"
 )
-# Rows that are read at a time, and dropped at a time.
-_CHUNK = 4096
-_DELETIONS = 8
+# Rows that are read at a time, and their bytes: what is made of them takes several times as much.
+_CHUNK, _CHUNK_BYTES = 4096, 4 << 20
 
 Fate = Literal["taken", "repeated", "corrected", "conflict", "other_logits"]
 
@@ -130,9 +131,15 @@ class Snapshot:
         if found is None:
             return
         cursor = self._db.execute(_RANGE, (found[0], since_s, until_s))
-        while rows := cursor.fetchmany(_CHUNK):
+        first = cursor.fetchone()
+        if first is None:
+            return
+        each = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, len(first[4]))))  # rows of a graph have the same size
+        rows = [first, *cursor.fetchmany(each - 1)]
+        while rows:
             labels = np.frombuffer(b"".join(row[4] for row in rows), LABEL).reshape(len(rows), -1)
             yield Kept(labels, [row[:3] for row in rows], any(row[3] >= 0 for row in rows))
+            rows = cursor.fetchmany(each)
 
 
 class OutcomeStore:
@@ -158,23 +165,34 @@ class OutcomeStore:
         Args:
             entries: whose labels are as many as their graph has.
             replace: a label that is known otherwise is replaced; without it, an entry with one is not taken at all.
+
+        Raises:
+            BadRequest: these alone are more than the store may hold; nothing is taken.
         """
         added = Added()
         with self._lock, transaction(self._db):
             numbers: dict[Graph, int] = {}
             new_rows: dict[int, int] = {}
+            named: set[int] = set()
             for entry in entries:
                 number = numbers.get(entry.graph)
                 if number is None:
                     number = numbers[entry.graph] = number_of(self._db, entry.graph)
                     added.counted[entry.graph] = Counted.of(len(entry.graph.labels))
-                fate, conflicts, is_new = self._add(entry, number, replace, added.counted[entry.graph])
+                fate, conflicts, at, is_new = self._add(entry, number, replace, added.counted[entry.graph])
                 added.fates.append((fate, conflicts))
+                named.add(at)
                 new_rows[number] = new_rows.get(number, 0) + is_new
-            for number, count in new_rows.items():
-                if count:
-                    self._db.execute("UPDATE graph SET rows = rows + ? WHERE id=?", (count, number))
-            self._drop_oldest(sum(new_rows.values()))
+            # What this call says is known stays so, however old its row is.
+            gone = drop_oldest(self._db, "outcome", _SIZES, self._max_bytes, named)
+            if used_bytes(self._db) > self._max_bytes:
+                size = sum(entry.labels.nbytes for entry in entries)
+                expected = f"less than the store may hold, {self._max_bytes >> 20} MiB: fewer at a time, or more --outcomes-mib"
+                raise BadRequest.of("outcomes", f"{len(entries)} of them, {size} bytes and their keys", expected)
+            for number in new_rows.keys() | gone.keys():
+                change = new_rows.get(number, 0) - gone[number]
+                if change:
+                    self._db.execute("UPDATE graph SET rows = rows + ? WHERE id=?", (change, number))
         return added
 
     def find(self, model: str, key: bytes, row: int, window: int) -> list[Entry]:
@@ -219,53 +237,54 @@ class OutcomeStore:
         finally:
             db.close()
 
-    def _add(self, entry: Entry, number: int, replace: bool, counted: Counted) -> tuple[Fate, tuple[int, ...], bool]:
-        """Take one entry; gives its fate, the labels in conflict, and whether there was no such row."""
+    def _add(self, entry: Entry, number: int, replace: bool, counted: Counted) -> tuple[Fate, tuple[int, ...], int, bool]:
+        """Take one entry; gives its fate, the labels in conflict, the id of its row, and whether there was no such row."""
         said = entry.labels["target"] != UNLABELLED
         row = self._db.execute(_FIND, (entry.key, number, entry.kind, entry.row, entry.window)).fetchone()
         if row is None:
-            self._db.execute(
+            cursor = self._db.execute(
                 "INSERT INTO outcome (graph, kind, key, row, window, decided_s, labels) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (number, entry.kind, entry.key, entry.row, entry.window, entry.decided_s, entry.labels.tobytes()),
             )
             counted.add(entry.labels, said)
-            return "taken", (), True
-        before = np.frombuffer(row[1], LABEL)
-        both = ~np.isnan(before["logit"]) & ~np.isnan(entry.labels["logit"])
-        if entry.kind == SCORED and (before["logit"] != entry.labels["logit"])[both].any():
-            return "other_logits", (), False
+            return "taken", (), int(cursor.lastrowid or 0), True
+        at, before = int(row[0]), np.frombuffer(row[1], LABEL)
+        if not _same_decision(entry, before):
+            return "other_logits", (), at, False
         known = before["target"] != UNLABELLED
         other = said & known & (before["target"] != entry.labels["target"])
         if other.any() and not replace:
-            return "conflict", tuple(int(i) for i in np.flatnonzero(other)), False
+            return "conflict", tuple(int(i) for i in np.flatnonzero(other)), at, False
         new = said & ~known
-        # Of a decision that was looked at twice, once for a reason that allows more: that one holds.
-        sampled = said & known & ~other & (before["weight"] == 0) & (entry.labels["weight"] > 0)
-        if not (new | other | sampled).any():
-            return "repeated", (), False
-        after = np.where(new | other | sampled, entry.labels, before)
+        # Of a decision that was looked at twice the reason that sees more holds, whichever came first.
+        weight = _smallest(before["weight"], entry.labels["weight"])
+        weighed = weight != before["weight"]
+        if not (new | other | weighed).any():
+            return "repeated", (), at, False
+        after = np.where(new | other, entry.labels, before)
+        after["weight"] = weight
         unknown = np.isnan(after["logit"])
         after["logit"] = np.where(unknown, entry.labels["logit"], after["logit"])
         # A key is of one decision: what was decided stays as it was first said, whatever policy is named later.
         after["decided"] = np.where(before["decided"] != UNLABELLED, before["decided"], entry.labels["decided"])
-        self._db.execute("UPDATE outcome SET labels=? WHERE id=?", (after.tobytes(), row[0]))
+        self._db.execute("UPDATE outcome SET labels=? WHERE id=?", (after.tobytes(), at))
         counted.add(after, new | other)
-        counted.weigh(after, sampled)
-        return "corrected" if other.any() else "taken" if new.any() else "repeated", (), False
+        # What was counted with a larger weight stays so: a counter does not go back.
+        counted.weigh(after, said & known & ~other & (before["weight"] == 0) & weighed)
+        return "corrected" if other.any() else "taken" if new.any() else "repeated", (), at, False
 
-    def _drop_oldest(self, added: int) -> None:
-        for _ in range(_DELETIONS):
-            if used_bytes(self._db) <= self._max_bytes:
-                return
-            oldest = self._db.execute(
-                "SELECT id, graph FROM outcome ORDER BY id LIMIT ?", (2 * added + 100,)
-            ).fetchall()  # fmt: skip
-            if not oldest:
-                return
-            self._db.execute("DELETE FROM outcome WHERE id <= ?", (oldest[-1][0],))
-            numbers, counts = np.unique([graph for _, graph in oldest], return_counts=True)
-            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-                self._db.execute("UPDATE graph SET rows = rows - ? WHERE id=?", (count, number))
+
+def _same_decision(entry: Entry, before: NDArray[Any]) -> bool:
+    """Whether an entry is of the decision that is kept under its key; a request may have been made again, and run again."""
+    both = ~np.isnan(before["logit"]) & ~np.isnan(entry.labels["logit"])
+    one, other = before["logit"][both], entry.labels["logit"][both]
+    return bool((one == other).all()) or (entry.kind == REQUESTED and alike(one, other))
+
+
+def _smallest(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The smaller weight, where both are known; the one that is known, where one is; 0 where none is."""
+    found: NDArray[np.float32] = np.where((one > 0) & (other > 0), np.minimum(one, other), np.maximum(one, other))
+    return found
 
 
 def time_range(request: Any) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..monitoring.event import Event
 from ..monitoring.metrics import Metrics
+from ..outcomes.database import said
 from ..outcomes.pool import collect
 from ..outcomes.store import OutcomeStore, time_range
 from ..port.rpc import Rpc, client_stream, pooled
@@ -184,7 +185,7 @@ class CalibrationService:
             found = request.WhichOneof("part") or "empty"
             raise BadRequest.of("calibrate message", found, "none after a header that asks for the outcomes kept")
         collection = Collection(model.labels, self._max_bytes)
-        with self._outcomes.snapshot() as kept:
+        with said(), self._outcomes.snapshot() as kept:
             collect(kept, model.graph, collection, since_s=since_s, until_s=until_s, any_sampling=asked.any_sampling)
         return collection.data()
 

@@ -37,8 +37,12 @@ class Collection:
         targets: NDArray[np.uint8] | None,
         weights: NDArray[np.float64] | None,
         groups: NDArray[Any] | None,
+        *,
+        known_logits: bool = False,
     ) -> None:
         """Take logits and targets [row, label], weights and groups [row], int64 or bytes; `name` is of the chunk, for messages.
+
+        `known_logits`: a graph gave them, so that probabilities are not looked for among them.
 
         Raises:
             BadRequest: something is given here and was not before, or the other way round.
@@ -46,7 +50,8 @@ class Collection:
         """
         has_groups = "missing" if groups is None else "text" if groups.dtype.kind == "O" else "integers"
         self._same_kind(name, {"data": "scores", "targets": _given(targets), "weights": _given(weights), "groups": has_groups})
-        refuse_probabilities(f"{name}: logits", logits)
+        if not known_logits:
+            refuse_probabilities(f"{name}: logits", logits)
         if self._histogram is not None:
             self._count(name, logits, targets, weights)
             return

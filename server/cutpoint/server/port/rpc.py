@@ -15,7 +15,7 @@ from cutpoint.wire import REASON_KEY, status_of
 from google.protobuf.message import DecodeError
 
 from ..monitoring.metrics import Metrics
-from .admission import NO_MESSAGE
+from .admission import NO_MESSAGE, Admission
 from .transport import Call
 
 log = logging.getLogger("cutpoint.server")
@@ -95,11 +95,44 @@ def direct(method: str, request: Any, answer: Callable[[Any, Call], Any]) -> Rpc
     return Rpc(method, "unary", handle)
 
 
-def pooled(method: str, request: Any, answer: Callable[[Any, Call], Any], pool: Executor) -> Rpc:
-    """A unary RPC that is answered in a thread of `pool`: for what reads files or waits."""
+def pooled(
+    method: str,
+    request: Any,
+    answer: Callable[[Any, Call], Any],
+    pool: Executor,
+    *,
+    admission: Admission | None = None,
+    check: Callable[[bytes], None] | None = None,
+) -> Rpc:
+    """A unary RPC that is answered in a thread of `pool`: for what reads files or waits.
+
+    Args:
+        method: its full name.
+        request: the class of its message.
+        answer: from a message and its call to the response.
+        pool: threads to answer in.
+        admission: what may come in, where messages may be large.
+        check: raises for bytes that are not worth to be parsed.
+    """
+
+    def work(call: Call, data: bytes) -> None:
+        if check is not None:
+            check(data)
+        _answer(call, answer, parsed(request, data))
+
+    def taken(call: Call, data: bytes) -> None:
+        pool.submit(safely, call, lambda: work(call, data))
 
     def handle(call: Call) -> None:
-        read(call, lambda data: pool.submit(safely, call, lambda: _answer(call, answer, parsed(request, data))))
+        if admission is None:
+            read(call, lambda data: taken(call, data))
+            return
+
+        def received(data: bytes) -> None:
+            call.on_end(lambda: admission.leave(len(data)))
+            safely(call, lambda: taken(call, data))
+
+        admission.enter(call, received)
 
     return Rpc(method, "unary", handle)
 
@@ -149,7 +182,14 @@ def client_stream(
 
 
 def answered_stream(
-    method: str, request: Any, answer: Callable[[Any, Call], Any], pool: Executor, *, at_most: int = 1024
+    method: str,
+    request: Any,
+    answer: Callable[[Any, Call], Any],
+    pool: Executor,
+    *,
+    at_most: int = 1024,
+    admission: Admission | None = None,
+    check: Callable[[bytes], None] | None = None,
 ) -> Rpc:
     """An RPC in which every message gets an answer, in order: a message is read when the one before it was answered.
 
@@ -162,6 +202,8 @@ def answered_stream(
         answer: from a message and the call to the response.
         pool: threads to answer in.
         at_most: streams that are open at a time; more are refused as Overloaded.
+        admission: told of the bytes held, and asked whether more may be; None for no bound.
+        check: raises for bytes that are not worth to be parsed.
     """
     free = threading.Semaphore(at_most)
 
@@ -169,7 +211,7 @@ def answered_stream(
         if not free.acquire(blocking=False):
             raise Overloaded(f"{at_most} calls of {method} are open, as many as may be; retry later")
         call.on_end(free.release)
-        lock, stopping, busy = threading.Lock(), False, False
+        lock, stopping, busy, held = threading.Lock(), False, False, 0
 
         def stop() -> None:
             nonlocal stopping
@@ -186,7 +228,28 @@ def answered_stream(
                 return
             with lock:
                 busy = True
-            pool.submit(safely, call, lambda: call.send(answer(parsed(request, data), call).SerializeToString(), sent))
+            hold(len(data))
+            pool.submit(safely, call, lambda: work(data))
+
+        def work(data: bytes) -> None:
+            try:
+                if check is not None:
+                    check(data)
+                message = answer(parsed(request, data), call).SerializeToString()
+            finally:
+                hold(0)
+            call.send(message, sent)
+
+        def hold(size: int) -> None:
+            """Have the bytes of the one message that is answered counted, in place of those of the one before it."""
+            nonlocal held
+            if admission is not None:
+                with lock:
+                    before, held = held, size
+                if size:
+                    admission.hold(size)
+                if before:
+                    admission.release(before)
 
         def sent(ok: bool) -> None:
             nonlocal busy
@@ -195,6 +258,10 @@ def answered_stream(
             if stopping:
                 stop()
             elif ok:
+                read_on()
+
+        def read_on() -> None:
+            if admission is None or not admission.hold_back(call, read_on):
                 call.read(lambda data: safely(call, lambda: received(data)))
 
         call.on_stop = stop

@@ -4,6 +4,8 @@ To parse a field costs a microsecond, to look into it several; a message of 8 Mi
 serving thread would be busy for seconds with one, and health would wait.
 """
 
+from collections.abc import Iterator
+
 from cutpoint.errors import BadRequest
 
 # What no request needs: inputs, outputs and parameters together.
@@ -14,26 +16,31 @@ _SHORT = 4096
 
 def refuse_many_fields(data: bytes) -> None:
     """Raise BadRequest for a message with more than `MOST_FIELDS` fields; bytes that are no message are left to the parser."""
-    at, size, count = 0, len(data), 0
-    if size <= _SHORT:
+    if len(data) <= _SHORT:
         return
-    while at < size:
-        count += 1
-        if count > MOST_FIELDS:
+    for count, _ in enumerate(fields(data, 0, len(data))):
+        if count == MOST_FIELDS:
             raise BadRequest.of("request", f"a message of more than {MOST_FIELDS} fields", f"{MOST_FIELDS} at most")
+
+
+def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of the message in `data[at:end]`: number, and where the value begins and ends; up to what is no field."""
+    while at < end:
         tag, at = _varint(data, at)
         kind = tag & 7
+        start = at
         if kind == 0:
             _, at = _varint(data, at)
         elif kind == 1:
             at += 8
         elif kind == 2:
-            length, at = _varint(data, at)
-            at += length
+            length, start = _varint(data, at)
+            at = start + length
         elif kind == 5:
             at += 4
         else:
             return
+        yield tag >> 3, start, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
