@@ -89,8 +89,8 @@ def test_the_last_trace_of_each_bucket_is_kept_where_the_page_can_say_it() -> No
     ):
         metrics.add_model(odd, 1, ("a",), "0", "cpu")
         for seconds, (digits, at_s) in traces.items():
-            metrics.series(odd).request.observe(seconds)
-            metrics.series(odd).request.exemplify(seconds, 16 * digits, at_s)
+            metrics.series(odd).spreads["request"].observe(seconds)
+            metrics.series(odd).spreads["request"].exemplify(seconds, 16 * digits, at_s)
     servers = [PageServer(metrics.page, "127.0.0.1", 0) for metrics in workers]
     try:
         merged = Merged([f"http://127.0.0.1:{server.port}/metrics" for server in servers])
