@@ -147,11 +147,8 @@ def test_what_is_asked_again_is_counted_once(place: Workplace) -> None:
     asked, model = Asked(), place.models.get("log")
 
     def counted() -> dict[str, float]:
-        samples = place.samples()
-        invalid = {
-            of: samples[f'cutpoint_invalid_scores_total{{model="log",reason="{of}",version="1"}}'] for of in ("nan", "infinite")
-        }
-        return invalid | {"queue": samples['cutpoint_queue_seconds_count{model="log"}']}
+        samples, series = place.samples(), 'cutpoint_invalid_scores_total{{model="log",reason="{}",version="1"}}'
+        return {of: samples[series.format(of)] for of in ("nan", "infinite")}
 
     before = counted()
     for x in (1.0, -1.0, 0.0, 2.0):  # of which the second gives NaN, the third -inf
