@@ -21,7 +21,7 @@ demo: $(READY) ## the main job on simulated bearings: train, export, calibrate, 
 	$(BIN)/cutpoint demo --out demo-out
 
 test: $(READY) ## run all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY) ## check format, style and types
 	$(BIN)/ruff format --check .
