@@ -96,7 +96,9 @@ def _require_parts() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("cutpoint"):
             raise
-        raise MissingPart(f"cutpoint tune needs the package {error.name}: pip install 'cutpoint[server,trainer]'") from error
+        raise MissingPart(
+            f"cutpoint tune needs the package {(error.name or '').split('.')[0]}: pip install 'cutpoint[server,trainer]'"
+        ) from error
 
 
 def _rows(data: Path | None, run: Path | None, rows: Path | None) -> tuple[Dataset, NDArray[np.int64], NDArray[np.int64]]:
