@@ -89,6 +89,18 @@ def test_a_pickle_in_an_npz_is_exit_code_2(tmp_path: Path) -> None:
     assert "pickled object array" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("command", "said"), [("serve", "-event_engine_listener"), ("score", "None")])
+def test_only_a_server_has_its_own_thread_read_the_sockets(command: str, said: str) -> None:
+    done = run_python(
+        "import os, sys\n"
+        "from cutpoint.cli import main\n"
+        "assert 'grpc' not in sys.modules\n"  # which reads it once, when it is imported
+        "try:\n    main()\nexcept SystemExit:\n    print(os.environ.get('GRPC_EXPERIMENTS'))\n",
+        command, "--help",
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == said
+
+
 @pytest.mark.parametrize(
     ("command", "missing", "extra"),
     [("serve", "onnxruntime", "server"), ("serve", "prometheus_client", "server"), ("train", "torch", "trainer")],
