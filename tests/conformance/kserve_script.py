@@ -73,7 +73,7 @@ async def main():
         found["wrong shape"] = await error_of(client.infer(InferRequest("linear", [wrong])))
         found["unknown model"] = await error_of(client.infer(InferRequest("none", [tensor])))
         slow = InferInput("x", [1, 2], "FP32")
-        slow.set_data_from_numpy(np.ones((1, 2), np.float32))
+        slow.set_data_from_numpy(np.full((1, 2), 1000, np.float32))
         found["too late"] = (await error_of(client.infer(InferRequest("slow", [slow]), timeout=0.2)))[0]
 
 

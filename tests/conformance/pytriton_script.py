@@ -55,7 +55,7 @@ with ModelClient(url, "text") as client:
     # No batch: one axis, and any size of it.
     found["text"] = [item.decode() for item in client.infer_batch(np.array(["é".encode(), b"b"], object))["o"].ravel()]
 with ModelClient(url, "slow", inference_timeout_s=0.3) as client:
-    found["too late"] = error_of(lambda: client.infer_batch(np.ones((1, 2), np.float32)))[0]
+    found["too late"] = error_of(lambda: client.infer_batch(np.full((1, 2), 1000, np.float32)))[0]
 with ModelClient(url, "none", init_timeout_s=1) as client:
     found["unknown model"] = error_of(lambda: client.infer_batch(x))[0]
 with ModelClient(url, "text") as client:

@@ -42,7 +42,7 @@ def right(answer):
 
 
 simple = [an_input("INPUT0", ONE, "INT32"), an_input("INPUT1", TWO, "INT32")]
-slow = [an_input("x", np.ones((1, 2), np.float32), "FP32")]
+slow = [an_input("x", np.full((1, 2), 1000, np.float32), "FP32")]
 x = np.array([[1, 3, 0, 0], [0, 1, 0, 0]], np.float32)
 linear = [an_input("x", x, "FP32")]
 

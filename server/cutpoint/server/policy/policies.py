@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -50,7 +50,7 @@ class Active:
     policy: Policy
     generation: int
     activated_s: float
-    previous: int = 0
+    previous: int = field(default=0, compare=False)
 
     @cached_property
     def thresholds(self) -> NDArray[np.float32]:
