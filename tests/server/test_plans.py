@@ -5,11 +5,12 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import grpc
 import numpy as np
 import pytest
-from bundles import linear_bundle, linear_onnx, policy
+from bundles import linear_bundle, linear_onnx, policy, slow_onnx
 from cutpoint.bundle import write_policy
 from cutpoint.client import Client
 from cutpoint.oip import inference_pb2 as oip
@@ -33,6 +34,7 @@ def server(repository: Path) -> Iterator[ServerProcess]:
     write_policy(path, policy(path, {"a": 0.0, "b": 0.5}))
     linear_bundle(models, name="other")
     linear_onnx(models / "half" / "1" / "model.onnx", np.eye(4, 2), ["n", 4])
+    slow_onnx(models / "slow" / "1" / "model.onnx", 20_000)
     with serving(models, "--model-control", "poll", "--poll-s", 0.1) as process:
         yield process
 
@@ -181,3 +183,78 @@ def test_a_model_that_comes_in_place_of_another_answers_the_next(
         answer = ask(channel, data)
         assert answer.model_version == "2"
         np.testing.assert_array_equal(logits(answer), 5 * x[:, :2])
+
+
+def in_shared_memory(
+    x: np.ndarray, region: str, offset: int = 0, request_id: str = "", model: str = "linear"
+) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(model_name=model, id=request_id)
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    tensor.parameters["shared_memory_region"].string_param = region
+    tensor.parameters["shared_memory_offset"].int64_param = offset
+    tensor.parameters["shared_memory_byte_size"].int64_param = x.nbytes
+    return request
+
+
+@pytest.fixture
+def region(channel: grpc.Channel) -> Iterator[Path]:
+    path = Path("/dev/shm") / f"cutpoint-plans-{uuid4().hex}"
+    path.write_bytes(bytes(4096))
+    service = "/inference.GRPCInferenceService/SystemSharedMemory"
+    register = oip.SystemSharedMemoryRegisterRequest(name=path.name, key=f"/{path.name}", offset=0, byte_size=4096)
+    try:
+        channel.unary_unary(f"{service}Register")(register.SerializeToString(), timeout=60)
+        yield path
+        forget = oip.SystemSharedMemoryUnregisterRequest(name=path.name)
+        channel.unary_unary(f"{service}Unregister")(forget.SerializeToString(), timeout=60)
+    finally:
+        path.unlink()
+
+
+def test_the_same_message_is_answered_by_what_is_in_shared_memory_now(channel: grpc.Channel, region: Path) -> None:
+    rng = np.random.default_rng(1)
+    for i in range(40):
+        x = rng.normal(size=(1 + i % 3, 4)).astype(np.float32)
+        offset = 64 * (i % 2)
+        with region.open("r+b") as file:
+            file.seek(offset)
+            file.write(x.tobytes())
+        answer = ask(channel, in_shared_memory(x, region.name, offset, ("", "", "id")[i % 3]).SerializeToString())
+        np.testing.assert_array_equal(logits(answer), x[:, :2])
+
+
+def test_a_model_that_takes_its_time_reads_shared_memory_in_a_lane(channel: grpc.Channel, region: Path) -> None:
+    for value in (1, 2, 3, 4):
+        x = np.full((1, 2), value, np.float32)
+        region.write_bytes(x.tobytes() + bytes(4096 - x.nbytes))
+        answer = ask(channel, in_shared_memory(x, region.name, model="slow").SerializeToString())
+        np.testing.assert_array_equal(logits(answer), x)
+
+
+def test_what_is_wrong_in_shared_memory_is_told_of_a_message_seen_before_too(channel: grpc.Channel, region: Path) -> None:
+    x = np.ones((2, 4), np.float32)
+    data = in_shared_memory(x, region.name).SerializeToString()
+    ask(channel, data)
+    ask(channel, data)
+    with region.open("r+b") as file:
+        file.write(np.float32(np.nan).tobytes())
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError, match=r"input 'x'\[0, 0\] for model 'linear' is nan"):
+            ask(channel, data)
+    with region.open("r+b") as file:
+        file.truncate(16)
+    with pytest.raises(grpc.RpcError, match="is 16 bytes long now; expected the 4096 registered"):
+        ask(channel, data)
+    forget = oip.SystemSharedMemoryUnregisterRequest(name=region.name)
+    channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryUnregister")(forget.SerializeToString(), timeout=60)
+    with pytest.raises(grpc.RpcError, match="which is not registered"):
+        ask(channel, data)
+    # Under the same name, other memory.
+    other = region.with_name(f"{region.name}-other")
+    other.write_bytes(np.full(64, 3, np.float32).tobytes())
+    try:
+        register = oip.SystemSharedMemoryRegisterRequest(name=region.name, key=f"/{other.name}", offset=0, byte_size=256)
+        channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryRegister")(register.SerializeToString(), timeout=60)
+        np.testing.assert_array_equal(logits(ask(channel, data)), np.full((2, 2), 3, np.float32))
+    finally:
+        other.unlink()

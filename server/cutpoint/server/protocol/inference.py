@@ -41,6 +41,7 @@ _MOST_STREAMS = 512
 _WANTS_FINAL = "triton_enable_empty_final_response"
 # Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
 _USUAL_PRIORITY, _LAST_PRIORITY = 2, 1 << 31
+_IN_SHARED = "shared_memory_region"
 # By which name outcomes speak of this decision, where it is not the request's id: a stream's ids only number its messages. And
 # which row is the first, of what was scored under this name in several requests.
 _DECISION, _FIRST_ROW = "cutpoint_decision", "cutpoint_first_row"
@@ -197,8 +198,16 @@ class Inference:
         if model is None or self._models.find(plan.name, plan.version) is not model:
             self._plans.forget(plan)
             return None
-        arrays = plan.arrays(data)
-        return _Asked(model, plan.declared, plan.wanted, lambda: arrays, arrays)
+        if plan.shared is None:
+            arrays = plan.arrays(data)
+            return _Asked(model, plan.declared, plan.wanted, lambda: arrays, arrays)
+        memory = self._memory
+        assert memory is not None
+        if _is_quick(model, plan.declared):
+            arrays = plan.read(memory)
+            return _Asked(model, plan.declared, plan.wanted, lambda: arrays, arrays)
+        memory.readable(*plan.shared)
+        return _Asked(model, plan.declared, plan.wanted, lambda: plan.read(memory), None)
 
     def _asked(self, request: oip.ModelInferRequest) -> "_Asked":
         """What a message asks for, with all that can be checked before anything is computed."""
@@ -207,7 +216,7 @@ class Inference:
         wanted = tuple(output.name for output in request.outputs)
         declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
         model.check_declared(declared, wanted)
-        arrays = self._arrays(request)
+        arrays = self._arrays(request, model, declared)
         return _Asked(
             model,
             declared,
@@ -222,7 +231,9 @@ class Inference:
             _whole(request.parameters, _FIRST_ROW, 0, 1 << 31) if _FIRST_ROW in request.parameters else 0,
         )
 
-    def _arrays(self, request: oip.ModelInferRequest) -> Mapping[str, NDArray[Any]] | None:
+    def _arrays(
+        self, request: oip.ModelInferRequest, model: ServedModel, declared: Declared
+    ) -> Mapping[str, NDArray[Any]] | None:
         """A request's arrays; None where decoding takes time and is for the thread that runs the model.
 
         A shape that lies is told now: rows that wait are counted by what the shapes say.
@@ -232,6 +243,8 @@ class Inference:
             return inputs_from(request, self._memory)
         if not request.raw_input_contents:
             check_inputs(request, self._memory)
+            if not texts and all(_IN_SHARED in tensor.parameters for tensor in request.inputs) and _is_quick(model, declared):
+                return inputs_from(request, self._memory)
         elif any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > self._held(request) for tensor in request.inputs):
             inputs_from(request, self._memory)  # each text has its length's bytes at least: this says what is wrong
         return None
@@ -301,6 +314,10 @@ class _Heads:
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
         return found
+
+
+def _is_quick(model: ServedModel, declared: Declared) -> bool:
+    return model.is_quick(*model.rows_and_kind(declared))
 
 
 def _head(model: ServedModel, active: Active | None, arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -2,7 +2,8 @@
 
 Most callers send the same message over and over, with other contents, which protobuf writes last. All before them, the head,
 says what the message means: so a message of a known length with a known head is read by taking the rest of it as the tensor.
-That saves parsing, which copies the contents twice, and every check but those of the numbers.
+That saves parsing, which copies the contents twice, and every check but those of the numbers. Where the numbers are in shared
+memory the message is all head.
 """
 
 import math
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import DATATYPES
+from cutpoint.wire import DATATYPES, SharedSlice, shared_slice
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ..serving.served import Declared, ServedModel
+from .shared_memory import SharedMemory
 
 # Messages that are remembered, and the longest head of one: names, shape, an id.
 _MOST = 256
@@ -32,34 +34,39 @@ class Plan:
     """What a message with this head and length asks for: one input, of numbers, and outputs that are answered raw.
 
     Attributes:
+        size: bytes of the message.
         served: which model was asked; a plan keeps none in memory that is served no more.
         name, version: as the caller wrote them.
         declared: the input, checked.
         wanted: output names, checked.
+        shared: the place of the input in shared memory; None where it follows the head.
     """
 
     head: bytes
+    size: int
     served: "weakref.ref[ServedModel]"
     name: str
     version: str
     declared: Declared
     wanted: tuple[str, ...]
     dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the contents."""
-        return math.prod(self.declared[0][2]) * self.dtype.itemsize
+    shared: SharedSlice | None = None
 
     @property
     def model(self) -> ServedModel | None:
         """The model that was asked; None where it is gone."""
         return self.served()
 
-    def arrays(self, data: bytes) -> dict[str, NDArray[Any]]:
-        """The input in a message that fits, a read-only view."""
+    def arrays(self, data: bytes | memoryview) -> dict[str, NDArray[Any]]:
+        """The input in a message that fits, or in what was read from shared memory; a read-only view."""
         name, _, shape = self.declared[0]
-        return {name: np.frombuffer(data, self.dtype, math.prod(shape), len(self.head)).reshape(shape)}
+        begin = 0 if self.shared is not None else len(self.head)
+        return {name: np.frombuffer(data, self.dtype, math.prod(shape), begin).reshape(shape)}
+
+    def read(self, memory: SharedMemory) -> dict[str, NDArray[Any]]:
+        """The input from shared memory; BadRequest where it is not there any more."""
+        assert self.shared is not None
+        return self.arrays(memory.read(*self.shared))
 
 
 class Plans:
@@ -86,19 +93,29 @@ class Plans:
         wanted: tuple[str, ...],
     ) -> None:
         """Remember a message that was read and found right, if the next one like it can be read by its head."""
-        raws = request.raw_input_contents
         if request.id:  # mostly another one each time
             return
-        if len(raws) != 1 or len(declared) != 1 or request.parameters or request.inputs[0].parameters:
+        if len(declared) != 1 or request.parameters or declared[0][1] == "BYTES":
             return
-        if declared[0][1] == "BYTES" or any(output.parameters for output in request.outputs):
+        if any(output.parameters for output in request.outputs):
             return
-        start = len(data) - len(raws[0])
-        if start > _LONGEST_HEAD or not self._ends_in_contents(data, start):
+        _, datatype, shape = declared[0]
+        raws, dtype = request.raw_input_contents, DATATYPES[datatype]
+        tensor = request.inputs[0]
+        shared = shared_slice("", tensor.parameters) if tensor.parameters else None
+        if shared is not None and not raws:
+            start = len(data)
+            if start > _LONGEST_HEAD or shared.byte_size != math.prod(shape) * dtype.itemsize:
+                return
+        elif len(raws) != 1 or tensor.parameters:
             return
+        else:
+            start = len(data) - len(raws[0])
+            if start > _LONGEST_HEAD or not self._ends_in_contents(data, start):
+                return
         plan = Plan(
-            data[:start], weakref.ref(model), request.model_name, request.model_version, declared, wanted,
-            DATATYPES[declared[0][1]],
+            data[:start], len(data), weakref.ref(model), request.model_name, request.model_version, declared, wanted, dtype,
+            shared,
         )  # fmt: skip
         with self._lock:
             self._known[len(data), plan.head] = plan
@@ -112,7 +129,7 @@ class Plans:
     def forget(self, plan: Plan) -> None:
         """Its model is another now, or none."""
         with self._lock:
-            self._known.pop((len(plan.head) + plan.size, plan.head), None)
+            self._known.pop((plan.size, plan.head), None)
 
     @staticmethod
     def _ends_in_contents(data: bytes, start: int) -> bool:
