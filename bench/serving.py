@@ -18,33 +18,33 @@ import grpc
 import serving_models
 from claims import Claim, report
 from cutpoint.oip import inference_pb2 as oip
-from serving_ceiling import best_alone, best_busy, measure
+from serving_ceiling import best_alone, measure
+from serving_conv140 import conv140
 from serving_load import STREAM, Caller, Machine, framed, grpc_request, load, require_h2load
 from serving_peers import PEERS
 from serving_process import COMMAND, cutpoint_serve
 from serving_race import (
+    CALLERS,
     EVERYTHING,
-    OURS,
-    TUNED,
     Contestant,
     alone,
     asked,
     built,
-    ceiling_of,
     check,
     check_failures,
     expected,
+    in_shared_memory,
     ours,
     peers_ready,
     processes,
     race,
     rate_of,
     say,
+    say_memory,
     times,
 )
 from serving_swaps import swaps
 
-CALLERS = 16
 MESSAGES = 400  # of one stream
 STREAMING = ("pytriton",)  # peers with the stream of Triton's protocol
 
@@ -67,56 +67,6 @@ def main() -> None:
     report(claims)
 
 
-def conv140(options: argparse.Namespace, scratch: Path) -> list[Claim]:
-    """The model that takes its time: how much of the cores the server leaves to it."""
-    graph = built(scratch / "models", "conv140")
-    tuned = options.tuned or _quantised(scratch)
-    x = serving_models.rows("conv140", 1)
-    busy, single = best_busy(graph, 200), best_alone(graph, 60)
-    say("in process", f"most a second: {busy}", f"soonest: {single}")
-    with ExitStack() as stack:
-        plain = ours(stack, scratch / "models", "conv140", x, options, command=options.cutpoint)
-        command = options.tuned_cutpoint or options.cutpoint
-        fast = ours(stack, tuned, "conv140", x, options, *options.tuned_serve, command=command, name=TUNED)
-        decided = asked(EVERYTHING, plain.server, "conv140", x, ())
-        tuned_graph = max((tuned / "conv140").iterdir(), key=lambda v: int(v.name) if v.name.isdecimal() else 0) / "model.onnx"
-        wanted = ((plain, expected(graph, x), 1e-4), (fast, expected(tuned_graph, x), 0.05))
-        for each, want, tolerance in wanted:
-            check(each, want, tolerance)
-        peers = stack.enter_context(peers_ready(options, scratch, graph, "conv140", x))
-        laps = race([plain, fast, decided, *peers], CALLERS, options, ceiling_of(graph, busy, 300))
-        p50 = alone([plain, fast, *peers], options, lambda: measure(graph, single, 60).p50_ms, 60)
-        peers = [each for each in peers if not each.out]
-        for each, want, tolerance in wanted:
-            check(each, want, tolerance)
-        check_failures(plain, fast)
-        _say_memory(plain, fast, *peers)
-    ceiling = median(lap.ceiling for lap in laps[OURS])
-    share = median(lap.share for lap in laps[OURS])
-    say("note", f"conv140, all outputs against logits alone: {times(laps[EVERYTHING], laps[OURS]):.3f}")
-    claims = [Claim(f"conv140, {CALLERS} callers, against in process at its best", share * ceiling, ceiling, 0.88, "seq/s")]
-    rate, fast_rate = rate_of(laps[OURS]), rate_of(laps[TUNED])
-    for each in peers:
-        assert each.peer is not None
-        ratio = times(laps[OURS], laps[each.name])
-        claims.append(
-            Claim(f"conv140, {CALLERS} callers, against {each.name}", rate, rate / ratio, each.peer.conv_target, "seq/s")
-        )
-    claims.append(
-        Claim("conv140, one caller, p50, limit in process + 1.5 ms", p50[OURS], p50["in process"] + 1.5, 1, "ms", False)
-    )
-    claims.append(Claim(f"conv140 tuned, {CALLERS} callers, at least 550 seq/s", fast_rate, 550, 1, "seq/s"))
-    claims.append(Claim("conv140 tuned, one caller, p50, limit 4 ms", p50[TUNED], 4, 1, "ms", False))
-    if peers:
-        soonest = min(p50[each.name] for each in peers)
-        claims.append(Claim("conv140, one caller, p50, against the best peer", p50[OURS], soonest, 0.65, "ms", False))
-        best = min(times(laps[TUNED], laps[each.name]) for each in peers)
-        claims.append(
-            Claim(f"conv140 tuned, {CALLERS} callers, against the best peer", fast_rate, fast_rate / best, 2.5, "seq/s")
-        )
-    return claims
-
-
 def tiny140(options: argparse.Namespace, scratch: Path) -> list[Claim]:
     """The same request and next to no computation: what the way in and out costs, by one process and by several."""
     graph = built(scratch / "models", "tiny140")
@@ -128,29 +78,32 @@ def tiny140(options: argparse.Namespace, scratch: Path) -> list[Claim]:
         ]
         plain = servers[0]
         decided = asked(EVERYTHING, plain.server, "tiny140", x, ())
-        for each in servers:
+        near = [in_shared_memory(stack, each, "tiny140", x) for each in servers]
+        for each in (*servers, *near):
             check(each, expected(graph, x))
         peers = stack.enter_context(peers_ready(options, scratch, graph, "tiny140", x))
-        laps = race([*servers, decided, *peers], CALLERS, options)
-        alone([plain, *peers], options, lambda: measure(graph, single, 500).p50_ms, 200)
+        laps = race([*servers, *near, decided, *peers], CALLERS, options)
+        alone([plain, near[0], *peers], options, lambda: measure(graph, single, 500).p50_ms, 200)
         peers = [each for each in peers if not each.out]
         one = load(plain.server.target, plain.request, 1, 300)
         say("note", f"tiny140, one caller by h2load: p50 {one.p50_ms:.3g} ms (p99 over TCP is its own artefact)")
-        for each in servers:
+        for each in (*servers, *near):
             check(each, expected(graph, x))
             check_failures(each)
         peak = max(peak for each in servers for peak in each.server.peak_mb().values())
-        _say_memory(*servers, *peers)
-    fastest = max(servers, key=lambda each: rate_of(laps[each.name])).name
-    rate = rate_of(laps[fastest])
+        say_memory(*servers, *peers)
     say("note", f"tiny140, all outputs against logits alone: {times(laps[EVERYTHING], laps[plain.name]):.3f}")
-    claims = [Claim(f"tiny140, {CALLERS} callers, at least 2000 requests/s", rate, 2000, 1, "req/s")]
-    for each in peers:
-        ratio = times(laps[fastest], laps[each.name])
-        if each.request.grpc:
-            claims.append(Claim(f"tiny140, {CALLERS} callers, against {each.name}", rate, rate / ratio, 1, "req/s"))
-        else:
-            say("note", f"tiny140 against {each.name} over HTTP: {ratio:.3g} times")
+    claims = []
+    for how, own in (("", servers), (", shared memory", near)):
+        fastest = max(own, key=lambda each: rate_of(laps[each.name])).name
+        rate, callers = rate_of(laps[fastest]), f"{CALLERS} callers{how}"
+        claims.append(Claim(f"tiny140, {callers}, at least 2000 requests/s", rate, 2000, 1, "req/s"))
+        for each in peers:
+            ratio = times(laps[fastest], laps[each.name])
+            if each.request.grpc:
+                claims.append(Claim(f"tiny140, {callers}, against {each.name}", rate, rate / ratio, 1, "req/s"))
+            else:
+                say("note", f"tiny140, {callers}, against {each.name} over HTTP: {ratio:.3g} times")
     claims.append(Claim("tiny140, peak memory of a process, limit 220 MB", peak, 220, 1, "MB", False))
     return claims
 
@@ -187,7 +140,7 @@ def mlp512(options: argparse.Namespace, scratch: Path) -> list[Claim]:
         for plain in servers:
             check(plain, expected(graph, x))
             check_failures(plain)
-        _say_memory(*servers, *peers)
+        say_memory(*servers, *peers)
     say("note", f"mlp512, all outputs against logits alone: {best['decided'] / best['unary']:.3f}")
     return [
         Claim("mlp512, one row a request, at least 10000/s", best["unary"], 10_000, 1, "req/s"),
@@ -223,28 +176,6 @@ def _stream(name: str, plain: Contestant) -> Contestant | None:
         raise RuntimeError(f"a stream answered {len(answers)} of {MESSAGES} messages: {first.error_message}")
     request = grpc_request(STREAM, *[message] * MESSAGES, answer_bytes=sum(len(framed(answer)) for answer in answers))
     return Contestant(name, plain.server, request, plain.peer)
-
-
-def _say_memory(*contestants: Contestant) -> None:
-    for each in contestants:
-        peaks = each.server.peak_mb().values()
-        text = f"peak {max(peaks):.0f} MB the largest of {len(peaks)}, {sum(peaks):.0f} MB summed"
-        say(
-            "memory",
-            each.name,
-            text,
-            f"shared pages once: {each.server.shared_mb():.0f} MB now",
-            f"ready after {each.server.ready_s:.2f} s",
-        )
-
-
-def _quantised(scratch: Path) -> Path:
-    """conv140 in int8, as the trainer's export makes it: what stands in where `cutpoint tune` has not been run."""
-    say("note", "tuned: int8 by the export's quantisation; --tuned MODELS takes what `cutpoint tune` made")
-    models = scratch / "tuned"
-    models.mkdir()
-    serving_models.int8(scratch / "models" / "conv140" / "1", models)
-    return models
 
 
 def _processor() -> str:

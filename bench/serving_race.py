@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -30,9 +30,12 @@ from serving_load import (
 )
 from serving_peers import PEERS, Peer, serving_peer
 from serving_process import COMMAND, Server, cutpoint_serve
+from serving_shared import SharedTensor, shared_tensor
 
 OUTSIDE_CORES = 0.10  # of others' load: beyond it a measurement is repeated
+CALLERS = 16
 OURS, TUNED, EVERYTHING = "cutpoint", "cutpoint tuned", "cutpoint, all outputs"
+SHARED = "{}, shared memory"
 
 
 class Options(Protocol):
@@ -56,6 +59,7 @@ class Contestant:
         peer: whose server it is; None for ours.
         rate_hint: requests a second as last seen; 0 before the first.
         out: a peer that failed in the midst; it is named in the output and no longer compared.
+        tensor: what is written before each request, where the input is in shared memory.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Contestant:
     peer: Peer | None = None
     rate_hint: float = 0.0
     out: bool = False
+    tensor: SharedTensor | None = None
 
     def caller(self) -> tuple[Caller | HttpCaller, bytes]:
         """One caller, and the message that it sends."""
@@ -142,6 +147,13 @@ def asked(
     return Contestant(name, server, grpc_request(method, message, answer_bytes=len(framed(answer))))
 
 
+def in_shared_memory(stack: ExitStack, of: Contestant, model: str, x: NDArray[np.float32]) -> Contestant:
+    """The same server, asked for the logits of `x` in shared memory."""
+    tensor = stack.enter_context(shared_tensor(of.server.target, model, x))
+    request = grpc_request(INFER, tensor.message, answer_bytes=of.request.answer_bytes)
+    return Contestant(SHARED.format(of.name), of.server, request, tensor=tensor)
+
+
 def processes(options: Options) -> list[tuple[str, tuple[object, ...]]]:
     """Names and arguments of the servers to measure where the number of processes matters: one, and several where it can."""
     found: list[tuple[str, tuple[object, ...]]] = [("one process", ())]
@@ -182,7 +194,9 @@ def quiet_load(contestant: Contestant, callers: int, options: Options) -> Load:
     for _ in range(options.retries + 1):
         count = int(min(max(contestant.rate_hint * options.seconds, least), 200_000))
         machine = Machine()
-        ran = load(contestant.server.target, contestant.request, callers, count)
+        expected_rate = contestant.rate_hint * contestant.request.items
+        with nullcontext() if contestant.tensor is None else contestant.tensor.writing(expected_rate):
+            ran = load(contestant.server.target, contestant.request, callers, count)
         ran = replace(ran, outside_cores=machine.outside_cores())
         contestant.rate_hint = ran.rate / contestant.request.items
         if best is None or ran.outside_cores < best.outside_cores:
@@ -232,15 +246,30 @@ def alone(contestants: Sequence[Contestant], options: Options, ceiling: Callable
         found["in process"].append(ceiling())
         for contestant in (each for each in contestants if not each.out):
             caller, message = contestant.caller()
+
+            def call() -> None:
+                if contestant.tensor is not None:  # noqa: B023
+                    contestant.tensor.write()  # noqa: B023
+                caller.infer(message)  # noqa: B023
+
             try:
-                latencies_ms(lambda: caller.infer(message), 3)  # noqa: B023
-                found[contestant.name].append(median(latencies_ms(lambda: caller.infer(message), calls)))  # noqa: B023
+                latencies_ms(call, 3)
+                found[contestant.name].append(median(latencies_ms(call, calls)))
             finally:
                 caller.close()
     medians = {name: median(each) for name, each in found.items() if each}
     for name, p50_ms in medians.items():
         say("one caller", name, f"p50 {p50_ms:.3g} ms")
     return medians
+
+
+def say_memory(*contestants: Contestant) -> None:
+    """A line for each server: what it takes, and when it was ready."""
+    for each in contestants:
+        peaks = each.server.peak_mb().values()
+        text = f"peak {max(peaks):.0f} MB the largest of {len(peaks)}, {sum(peaks):.0f} MB summed"
+        now, ready = f"shared pages once: {each.server.shared_mb():.0f} MB now", f"ready after {each.server.ready_s:.2f} s"
+        say("memory", each.name, text, now, ready)
 
 
 def rate_of(laps: Sequence[Lap]) -> float:
