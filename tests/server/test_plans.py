@@ -18,6 +18,7 @@ from cutpoint.server.protocol.plans import Plans
 from processes import ServerProcess, serving
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SHARED = "/inference.GRPCInferenceService/SystemSharedMemory"
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +201,12 @@ def in_shared_memory(
 def region(channel: grpc.Channel) -> Iterator[Path]:
     path = Path("/dev/shm") / f"cutpoint-plans-{uuid4().hex}"
     path.write_bytes(bytes(4096))
-    service = "/inference.GRPCInferenceService/SystemSharedMemory"
     register = oip.SystemSharedMemoryRegisterRequest(name=path.name, key=f"/{path.name}", offset=0, byte_size=4096)
     try:
-        channel.unary_unary(f"{service}Register")(register.SerializeToString(), timeout=60)
+        channel.unary_unary(f"{SHARED}Register")(register.SerializeToString(), timeout=60)
         yield path
         forget = oip.SystemSharedMemoryUnregisterRequest(name=path.name)
-        channel.unary_unary(f"{service}Unregister")(forget.SerializeToString(), timeout=60)
+        channel.unary_unary(f"{SHARED}Unregister")(forget.SerializeToString(), timeout=60)
     finally:
         path.unlink()
 
@@ -246,7 +246,7 @@ def test_what_is_wrong_in_shared_memory_is_told_of_a_message_seen_before_too(cha
     with pytest.raises(grpc.RpcError, match="is 16 bytes long now; expected the 4096 registered"):
         ask(channel, data)
     forget = oip.SystemSharedMemoryUnregisterRequest(name=region.name)
-    channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryUnregister")(forget.SerializeToString(), timeout=60)
+    channel.unary_unary(f"{SHARED}Unregister")(forget.SerializeToString(), timeout=60)
     with pytest.raises(grpc.RpcError, match="which is not registered"):
         ask(channel, data)
     # Under the same name, other memory.
@@ -254,7 +254,7 @@ def test_what_is_wrong_in_shared_memory_is_told_of_a_message_seen_before_too(cha
     other.write_bytes(np.full(64, 3, np.float32).tobytes())
     try:
         register = oip.SystemSharedMemoryRegisterRequest(name=region.name, key=f"/{other.name}", offset=0, byte_size=256)
-        channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryRegister")(register.SerializeToString(), timeout=60)
+        channel.unary_unary(f"{SHARED}Register")(register.SerializeToString(), timeout=60)
         np.testing.assert_array_equal(logits(ask(channel, data)), np.full((2, 2), 3, np.float32))
     finally:
         other.unlink()

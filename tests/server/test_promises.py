@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from cutpoint.calibration import Plan, Scores, fit_policy
 from cutpoint.server.monitoring.promises import RATE, RSE, promises_of
-from cutpoint.server.policy.policies import Active
 from numpy.typing import NDArray
 
 ROWS, DRAWS, SHARE = 2000, 200, 0.06
@@ -46,7 +45,7 @@ def promised(drawn: Drawn, cut: float) -> tuple[float, float]:
     policy = fit_policy(
         data, Plan.of("recall_at_least=0.9"), model="m", model_version=1, model_digest="0", created="", author="", previous=None
     )
-    found = promises_of(Active(policy, 1, 0.0))
+    found = promises_of(policy)
     return float(found[RATE, 0]), float(found[RSE, 0])
 
 

@@ -59,6 +59,9 @@ log = logging.getLogger("cutpoint.server")
 _POOL_THREADS = 64
 # How long what still runs after the grace may take: a process that ends while a thread is in onnxruntime may be aborted.
 _LAST_RUNS_S = 5.0
+# How long a thread that computes in Python keeps the others waiting, in seconds: by default ten times as long, and the serving
+# thread is one of them.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def running(config: ServerConfig, place: Place | None = None, tracing: "Tracing 
         BadBundle: a model cannot be served.
     """
     _keep_large_buffers()
+    sys.setswitchinterval(_SWITCH_S)
     guard = Guard(config.tokens, client_ca=config.tls_client_ca is not None)
     credentials = _credentials(config)
     metrics = Metrics(most_labels=config.max_metric_labels, accounts=config.accounting)

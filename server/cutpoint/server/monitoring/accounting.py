@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..policy.policies import Active
 from .prevalence import estimate
-from .promises import PREVALENCE, PROMISES, promises_of
+from .promises import PREVALENCE, PROMISES
 from .sums import Sums
 
 
@@ -76,7 +76,7 @@ class ModelCounters:
         with self._lock:
             if active is None or (self.active is not None and active.generation <= self.active.generation):
                 return
-            self._promises = promises_of(active)
+            self._promises = active.promises
             self._sums.start(active, self._promises[PREVALENCE])
             self.active = active
 

@@ -1,10 +1,8 @@
 """What a policy promises of each label, as gauges beside the live counts."""
 
 import numpy as np
-from cutpoint.calibration import LabelPolicy, Rate, parse_objective
+from cutpoint.calibration import LabelPolicy, Policy, Rate, parse_objective
 from numpy.typing import NDArray
-
-from ..policy.policies import Active
 
 # The names, in the order of `promises_of`, and their help.
 PROMISES = {
@@ -23,9 +21,9 @@ _Z = 1.959964  # the intervals of a policy's rates are of 95 %
 _TARGETS = ("precision_at_least", "recall_at_least")
 
 
-def promises_of(active: Active) -> NDArray[np.float64]:
+def promises_of(policy: Policy) -> NDArray[np.float64]:
     """[gauge, label] in the order of `PROMISES`; NaN for what is not known, and all of it where a label has no threshold."""
-    return np.array([_of(label) for label in active.policy.labels], np.float64).T
+    return np.array([_of(label) for label in policy.labels], np.float64).T
 
 
 def _of(label: LabelPolicy) -> list[float]:

@@ -97,7 +97,7 @@ class CalibrationService:
         """Newest first, without their documents."""
         model = self._models.get(request.model, request.model_version)
         policies = self._store.list(model.name, model.version)
-        return v1.ListPoliciesResponse(policies=[_message(policy, model, document=False) for policy in policies])
+        return v1.ListPoliciesResponse(policies=[_message(policy, model) for policy in policies])
 
     def get_policy(self, request: v1.GetPolicyRequest, call: Call) -> v1.GetPolicyResponse:
         """One policy with its document; version 0 is the active one."""
@@ -108,7 +108,7 @@ class CalibrationService:
             policy = model.active.policy
         else:
             raise PolicyNotFound(f"model {model.name}/{model.version} has no active policy")
-        return v1.GetPolicyResponse(policy=_message(policy, model))
+        return v1.GetPolicyResponse(policy=_message(policy, model, self._store.document(policy)))
 
     def activate_policy(self, request: v1.ActivatePolicyRequest, call: Call) -> v1.ActivatePolicyResponse:
         """Compare-and-set of the active policy; the next answer is decided by it."""
@@ -126,7 +126,7 @@ class CalibrationService:
                 author=policy.author, by=call.caller or None,
             )
         )  # fmt: skip
-        message = _message(policy, model)
+        message = _message(policy, model, self._store.document(policy))
         return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
 
     def _calibrate(
@@ -160,7 +160,7 @@ class CalibrationService:
             stored = (self._switch(model, self._store.add_and_activate, policy, self._now_s())).policy
         else:
             stored = self._store.add(policy)
-        message = _message(stored, model)
+        message = _message(stored, model, self._store.document(stored))
         return v1.CalibrateResponse(policy=message, activated=activated)
 
     def _collect(self, model: ServedModel, requests: Iterator[v1.CalibrateRequest]) -> Scores | ScoreHistogram:
@@ -280,7 +280,7 @@ def _per_row(name: str, tensor: v1.Tensor, datatypes: set[str], leading: tuple[i
     raise BadRequest.of(f"shape of {name}", list(found.shape), f"{list(leading)} or {list(leading[:1])}, as the logits' rows")
 
 
-def _message(policy: Policy, model: ServedModel, *, document: bool = True) -> v1.Policy:
+def _message(policy: Policy, model: ServedModel, document: str = "") -> v1.Policy:
     return v1.Policy(
         model=policy.model,
         model_version=str(policy.model_version),
@@ -291,5 +291,5 @@ def _message(policy: Policy, model: ServedModel, *, document: bool = True) -> v1
         objectives=sorted({label.objective for label in policy.labels}),
         labels=len(policy.labels),
         undecided_labels=len(policy.undecided),
-        document=policy.to_json() if document else "",
+        document=document,
     )

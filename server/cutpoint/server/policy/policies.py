@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ import numpy as np
 from cutpoint.calibration import Policy, ProbabilityMap
 from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
 from numpy.typing import NDArray
+
+from ..monitoring.promises import promises_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS policy (
@@ -78,10 +81,21 @@ class Active:
         rates = self.rates * self.decides
         return np.stack([self.decides.astype(float), np.zeros(len(rates)), rates, rates * (1 - rates)])
 
+    @cached_property
+    def promises(self) -> NDArray[np.float64]:
+        """What `promises_of` finds, [gauge, label]."""
+        return promises_of(self.policy)
+
     def prepared(self) -> Self:
         """The same, with everything worked out that an answer needs: not to be done while one waits for it."""
-        _ = self.thresholds, self.decides, self.probabilities, self.rates, self.per_decision
+        _ = self.thresholds, self.decides, self.probabilities, self.rates, self.per_decision, self.promises
         return self
+
+    def again(self, generation: int, activated_s: float, previous: int = 0) -> Self:
+        """The same policy made active another time; what was worked out of it is so once, and for both."""
+        other = copy(self.prepared())
+        other.__dict__.update(generation=generation, activated_s=activated_s, previous=previous)
+        return other
 
 
 class Generation:
@@ -141,7 +155,7 @@ class PolicyStore:
         """
         self._lock = threading.Lock()
         self._alone = folder / "alone"
-        self._known: dict[tuple[str, int], Policy] = {}
+        self._known: dict[tuple[str, int], Active] = {}
         with ExitStack() as undo:
             if not shared:
                 undo.enter_context(own_folder(folder))
@@ -187,7 +201,7 @@ class PolicyStore:
             Conflict: another policy became active meanwhile; nothing was stored.
         """
         with self._transaction():
-            stored = self._add(policy, shipped)
+            stored = Active(self._add(policy, shipped), 0, now_s)
             active = self._activate(stored, now_s, policy.parent or 0)
         self._remember(stored)
         return active
@@ -205,7 +219,12 @@ class PolicyStore:
     def get(self, model: str, model_version: int, version: int) -> Policy:
         """One policy; PolicyNotFound where there is none."""
         with self._lock:
-            return self._get(model, model_version, version)
+            return self._get(model, model_version, version).policy
+
+    def document(self, policy: Policy) -> str:
+        """A stored policy as JSON: read, not written anew, which at 512 labels makes every thread wait for 2 ms."""
+        with self._lock:
+            return self._document(policy.model, policy.model_version, policy.version) or policy.to_json()
 
     def list(self, model: str, model_version: int) -> list[Policy]:
         """All policies of a model version, newest first."""
@@ -219,7 +238,7 @@ class PolicyStore:
         """The active policy of a model version, if any."""
         with self._lock:
             row = self._pointer(model, model_version)
-            return None if row is None else Active(self._get(model, model_version, row[0]), row[1], row[2])
+            return None if row is None else self._get(model, model_version, row[0]).again(row[1], row[2])
 
     def is_shipped(self, policy: Policy) -> bool:
         """Whether a stored policy came with a bundle."""
@@ -252,7 +271,8 @@ class PolicyStore:
         )
         return stored
 
-    def _activate(self, policy: Policy, now_s: float, expected: int | None) -> Active:
+    def _activate(self, stored: Active, now_s: float, expected: int | None) -> Active:
+        policy = stored.policy
         row = self._pointer(policy.model, policy.model_version)
         current, generation = (row[0], row[1]) if row else (0, 0)
         if expected is not None and expected != current:
@@ -264,29 +284,34 @@ class PolicyStore:
             "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?)",
             (policy.model, policy.model_version, policy.version, generation + 1, now_s),
         )
-        return Active(policy, generation + 1, now_s, current)
+        return stored.again(generation + 1, now_s, current)
 
-    def _get(self, model: str, model_version: int, version: int) -> Policy:
-        known = self._known.get((model, version))
-        if known is not None and known.model_version == model_version:
-            return known
+    def _document(self, model: str, model_version: int, version: int) -> str | None:
         row = self._db.execute(
             "SELECT document FROM policy WHERE model=? AND model_version=? AND version=?", (model, model_version, version)
         ).fetchone()
-        if row is None:
+        return None if row is None else str(row[0])
+
+    def _get(self, model: str, model_version: int, version: int) -> Active:
+        """A policy, as if it had just been made active."""
+        known = self._known.get((model, version))
+        if known is not None and known.policy.model_version == model_version:
+            return known
+        document = self._document(model, model_version, version)
+        if document is None:
             others = self._db.execute(
                 "SELECT version FROM policy WHERE model=? AND model_version=? ORDER BY version", (model, model_version)
             ).fetchall()
             numbers = [number for (number,) in others]
             has = f"it has {numbers}; numbers run over all versions of a model" if numbers else "it has none"
             raise PolicyNotFound(f"model {model}/{model_version} has no policy {version}: {has}")
-        policy = Policy.from_json(row[0])
-        self._remember(policy)
-        return policy
+        stored = Active(Policy.from_json(document), 0, 0.0)
+        self._remember(stored)
+        return stored
 
-    def _remember(self, policy: Policy) -> None:
+    def _remember(self, stored: Active) -> None:
         """Keep a stored policy at hand: none ever changes, and reading one of 512 labels makes every thread wait for 16 ms."""
-        self._known[policy.model, policy.version] = policy
+        self._known[stored.policy.model, stored.policy.version] = stored
         while len(self._known) > _KNOWN:
             self._known.pop(next(iter(self._known)), None)
 
