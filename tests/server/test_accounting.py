@@ -262,4 +262,4 @@ def test_held_bytes_are_bounded() -> None:
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
         sums = counters._sums
-        assert sum(len(block) for block, _ in sums._positives._blocks) + sums._picked_bytes < 3 << 20
+        assert sum(piece.nbytes for piece in sums._positives._pieces) + sums._picked_bytes < 3 << 20

@@ -36,7 +36,7 @@ COUNTERS = {
 _POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are of `Active.per_decision` but for positives
 ACTUAL = PREDICTED = ("negative", "positive")
 
-# Blocks of decisions that wait for whoever sums already, before whoever adds waits too.
+# Pieces of sums that wait for whoever sums already, before whoever adds waits too.
 _MANY = 4
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
@@ -46,6 +46,8 @@ _PICKED_BYTES = 2 * _CHUNK
 # and how many are saved up for a burst.
 _PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 1e5, 2e5
 _WINDOW_PER_S, _WINDOW_SAVED = 5e4, 1e5
+# Rows of a request, one after the other, that are looked at together or not at all: drawing costs as much as looking at some.
+_TOGETHER = 8
 # Policies whose maps are kept: what was accepted under one is decided by it, beside those that came after.
 _MAPS = 4
 _FARTHEST = 1e4
@@ -87,23 +89,25 @@ class Sums:
                 self._window.clear(prior)
 
     def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Have these counted, soon: [..., label]. Decisions are copied, and logits as far as they are needed."""
+        """Have these counted, soon: [..., label]. Nothing of them is kept, but copies of some rows of logits."""
         count = decisions.size // self._labels
         if not count:
             return
+        positives = self._positives.of(decisions)
         with self._adding:
             if active is not self._of:
                 self._put_rows_away(active)
             self._since += count
-            self._positives.add(decisions)
-            if self._picker.gap >= count:  # as `pick` does
-                self._picker.gap -= count
+            self._positives.add(positives)
+            parts = -(-count // _TOGETHER)
+            if self._picker.gap >= parts:  # as `pick` does
+                self._picker.gap -= parts
             else:
                 self._pick(logits, count, active)
-            full = self._positives.full
-        if full or self._picked_bytes >= _PICKED_BYTES:
+            much = self._positives.much
+        if much or self._picked_bytes >= _PICKED_BYTES:
             # Where somebody sums already, it is left to them, unless far too much has gathered.
-            if self.lock.acquire(blocking=full >= _MANY or self._picked_bytes >= _MANY * _PICKED_BYTES):
+            if self.lock.acquire(blocking=much >= _MANY or self._picked_bytes >= _MANY * _PICKED_BYTES):
                 try:
                     self._settle(whole=False)
                 finally:
@@ -111,12 +115,17 @@ class Sums:
 
     def _pick(self, logits: NDArray[np.float32], count: int, active: Active) -> None:
         """Keep a copy of the rows that are to be looked at."""
-        found = self._picker.pick(count, self._numbers_of_row)
+        found = self._picker.pick(-(-count // _TOGETHER), self._numbers_of_row * min(count, _TOGETHER))
         if found is not None:
             which, stride = found
-            rows = (logits if stride == 1 else logits.reshape(count, self._labels)[which]).tobytes()
-            self._picked.append((active, stride, rows))
-            self._picked_bytes += len(rows)
+            rows = logits.reshape(count, self._labels)
+            if isinstance(which, slice):
+                rows = rows if which.start is None else rows[which.start * _TOGETHER : which.stop * _TOGETHER]
+            else:
+                places = (which[:, None] * _TOGETHER + np.arange(_TOGETHER)).reshape(-1)
+                rows = rows[places[places < count]]
+            self._picked.append((active, stride, rows.tobytes()))
+            self._picked_bytes += rows.nbytes
 
     def read(self) -> tuple[Doubles, Doubles, Doubles, tuple[Doubles, Doubles, float], float]:
         """Sums, outcomes, those with recall, the window's counts and its rows, with all that was added."""
@@ -134,11 +143,11 @@ class Sums:
                 rows, self._rows = list(self._rows.values()), {}
             if whole or self._picked_bytes >= _PICKED_BYTES:
                 picked, self._picked, self._picked_bytes = self._picked, [], 0
-            blocks = self._positives.take(whole=whole)
+            positives = self._positives.take(whole=whole)
         for active, count in rows:  # what every decision adds, whatever it was
             self._values[: len(active.per_decision)] += active.per_decision * count
-        if blocks:
-            self._values[_POSITIVES] += self._positives.sum(blocks)
+        if positives:
+            self._values[_POSITIVES] += self._positives.summed(positives)
         self._look_at_picked(picked)
 
     def _put_rows_away(self, following: Active | None) -> None:
