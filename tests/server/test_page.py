@@ -13,6 +13,7 @@ from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.monitoring.page import PageServer
 from cutpoint.server.policy.policies import Active
+from cutpoint.server.protocol.statistics import Statistics
 from exposition import faults
 from processes import ROOT
 from prometheus_client import generate_latest
@@ -101,9 +102,10 @@ def test_promtool_finds_no_fault_in_a_page_with_everything() -> None:
     logits = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
     counters.add(logits, logits >= active.thresholds, active)
     series = metrics.series("m")
-    series.answered(0.0002, 0.0, 0.001, 0.002)
+    statistics = Statistics("m", 1)
+    series.answered(statistics, 3, 0.0002, 0.0, 0.001, 0.0001, 0.002)
     series.waited(0.0)
-    series.ran(3, 0.001)
+    series.ran(statistics, 3, 0.001)
     text = metrics.page.answer()[0]
     assert b"cutpoint_estimated_prevalence{" in text
     assert faults(text) == ""

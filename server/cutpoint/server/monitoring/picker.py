@@ -46,7 +46,8 @@ class Picker:
                 self.gap -= rows
                 return None
             stride = self._stride
-            most = self.allowance.stride(rows * numbers)  # of very many rows it is more than it was
+            # Of very many rows it is more than it was; of few it would be none of them.
+            most = self.allowance.stride(rows * numbers) if rows > stride else stride
             if most > stride and rows > most:
                 # The row that was drawn already stays with a chance that makes its own the same as that of those after it.
                 stays = self._random.random() * most < stride

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -82,11 +83,11 @@ class Spread:
         """
         self._examples[int(np.searchsorted(self._bounds, value))] = Exemplar({"trace_id": trace_id}, value, at_s)
 
-    def observe_all(self, values: Iterable[float]) -> None:
+    def observe_all(self, values: NDArray[np.float64]) -> None:
         """Count several values."""
-        self._values.extend(values)
-        if len(self._values) >= _MOST_VALUES:
-            self._settle()
+        if len(values):
+            with self._lock:
+                self._sort(values)
 
     def buckets(self) -> tuple[list[Bucket], float]:
         """Cumulative counts by upper end, the last one infinity, with an example of each if any; and the sum, of one moment."""
@@ -103,16 +104,18 @@ class Spread:
         return found, total
 
     def _settle(self) -> None:
-        """Sort what was observed into the buckets."""
+        """Sort what was observed one by one into the buckets."""
         with self._lock:
             # Whoever appends does so without the lock: the list stays the same one, and what comes meanwhile stays in it.
             count = len(self._values)
             values = np.array(self._values[:count], np.float64)
             del self._values[:count]
-            self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
-            self._sum = float(
-                np.concatenate(([self._sum], values)).cumsum()[-1]
-            )  # one after the other, as whoever adds at once does
+            self._sort(values)
+
+    def _sort(self, values: NDArray[np.float64]) -> None:
+        self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
+        # One after the other, as whoever adds at once does.
+        self._sum = float(np.concatenate(([self._sum], values)).cumsum()[-1])
 
 
 class Tallies(Collector):

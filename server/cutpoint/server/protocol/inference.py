@@ -165,9 +165,8 @@ class Inference:
                     answering = time.perf_counter()
                     message = self._message(request_id, asked, answer)
                     ended, timing = time.perf_counter(), answer.timing
-                    took = (timing.queue_s, 0.0, timing.run_s, ended - answering, ended - begun)
-                    model.statistics.record(declared[0][2][0] if declared[0][2] else 1, *took)
-                    model.series.answered(decode_s, timing.queue_s, timing.run_s, ended - begun)
+                    took = (decode_s, timing.queue_s, timing.run_s, ended - answering, ended - begun)
+                    model.series.answered(model.statistics, declared[0][2][0] if declared[0][2] else 1, *took)
                     if asked.name and self._keep is not None:
                         self._keep(model, asked.name, asked.first_row, answer, not wanted or "decisions" in wanted)
                     if trace is not None:

@@ -1,5 +1,6 @@
 """What a model version has done since it was loaded, as Triton's ModelStatistics: counts, and where the time went."""
 
+import itertools
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -10,11 +11,21 @@ from cutpoint.oip import inference_pb2 as oip
 _SIZES = 256
 
 
+_numbers = itertools.count()
+
+
 class Statistics:
-    """Counters of one model version; safe from any thread, at less than a microsecond a request."""
+    """Counters of one model version; safe from any thread.
+
+    Attributes:
+        number: of this object, and of no other in this process.
+        before: called before anybody looks, for who holds what is to be counted.
+    """
 
     def __init__(self, name: str, version: int, clock: Callable[[], float] = time.time) -> None:
         """Nothing has happened yet. `clock` gives seconds since the epoch."""
+        self.number = next(_numbers)
+        self.before: Callable[[], None] | None = None
         self._name, self._version, self._clock = name, str(version), clock
         self._lock = Lock()
         self._rows = self._runs = self._successes = self._failures = self._cancels = 0
@@ -23,27 +34,40 @@ class Statistics:
         self._last_s = 0.0
         self._by_size: dict[int, tuple[int, float]] = {}
 
-    def record(self, rows: int, queue_s: float, input_s: float, infer_s: float, output_s: float, total_s: float) -> None:
-        """Count one request that was answered.
+    def record(
+        self,
+        rows: int,
+        queue_s: float,
+        input_s: float,
+        infer_s: float,
+        output_s: float,
+        total_s: float,
+        *,
+        requests: int = 1,
+        at_s: float | None = None,
+    ) -> None:
+        """Count requests that were answered; numbers and times are sums over them.
 
         Args:
-            rows: of the request.
+            rows: of the requests.
             queue_s: from arrival to the start of its run, in seconds.
             input_s: making arrays of the message, and a batch of the arrays.
             infer_s: the run.
             output_s: making the answer.
             total_s: from arrival to the answer.
+            requests: how many.
+            at_s: when the last one was answered, in seconds since the epoch; now, where that is not said.
         """
-        now_s = self._clock()
+        last_s = self._clock() if at_s is None else at_s
         with self._lock:
             self._rows += rows
-            self._successes += 1
+            self._successes += requests
             self._queue_s += queue_s
             self._input_s += input_s
             self._infer_s += infer_s
             self._output_s += output_s
             self._success_s += total_s
-            self._last_s = now_s
+            self._last_s = last_s
 
     def record_failure(self, seconds: float) -> None:
         """Count one request that was answered with an error, `seconds` after it came."""
@@ -73,6 +97,8 @@ class Statistics:
         `response_stats` has one key, "0": a request has one response. It is where Triton's message has room for cancelled
         requests. A batch size has the times of its runs in `compute_infer`; its input and output are not timed apart.
         """
+        if self.before is not None:
+            self.before()
         with self._lock:
             by_size = sorted(self._by_size.items())
             success = _duration(self._successes, self._success_s)

@@ -7,6 +7,7 @@ session without holding the GIL, so the other threads go on meanwhile; they shar
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,13 @@ class Loading:
         session = OnnxSession(bundle.model_path, running.provider)
         tensors = (*session.inputs, *session.outputs)
         series, statistics = self._metrics.series(bundle.name), Statistics(bundle.name, bundle.version)
-
-        def ran(rows: int, seconds: float) -> None:
-            series.ran(rows, seconds)
-            statistics.record_run(rows, seconds)
-
+        series.follow(statistics)
         batcher = Batcher(
             session,
             self._lanes,
             running.batching,
             batchable=all(spec.shape and spec.shape[0] == -1 for spec in tensors),
-            observe_run=ran,
+            observe_run=partial(series.ran, statistics),
         )
         try:
             model = ServedModel(bundle, session, batcher, self._metrics, running.provider.provider, statistics)
