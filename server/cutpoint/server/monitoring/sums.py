@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from cutpoint.calibration import Policy
 from numpy.typing import NDArray
 
 from ..policy.policies import Active
@@ -67,7 +68,7 @@ class Sums:
         self._in_window = Picker(_WINDOW_PER_S, _WINDOW_SAVED, clock, None if seed is None else seed + 1)
         self._chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
         self._numbers = np.zeros((0, labels), np.float32)
-        self._maps: list[tuple[Active, NegativeOdds]] = []
+        self._maps: list[tuple[Policy, NegativeOdds]] = []
         self._numbers_of_row = float(labels)
         # What was added and not summed, under a lock that is never held for long.
         self._adding = threading.Lock()
@@ -160,10 +161,10 @@ class Sums:
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""
         for known, map_ in self._maps:
-            if known is active:
+            if known is active.policy:
                 return map_
         made = NegativeOdds(active.policy.labels)
-        self._maps = [(active, made), *self._maps[: _MAPS - 1]]
+        self._maps = [(active.policy, made), *self._maps[: _MAPS - 1]]
         return made
 
     def _look_at_picked(self, picked: list[_Picked]) -> None:

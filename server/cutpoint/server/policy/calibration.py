@@ -111,7 +111,7 @@ class CalibrationService:
         return v1.GetPolicyResponse(policy=_message(policy, model, self._store.document(policy)))
 
     def activate_policy(self, request: v1.ActivatePolicyRequest, call: Call) -> v1.ActivatePolicyResponse:
-        """Compare-and-set of the active policy; the next answer is decided by it."""
+        """Compare-and-set of the active policy; the next answer is decided by it. What is answered is without its document."""
         model = self._models.get(request.model, request.model_version)
         policy = self._store.get(model.name, model.version, request.version)
         if policy.model_digest != model.bundle.digest:
@@ -126,8 +126,7 @@ class CalibrationService:
                 author=policy.author, by=call.caller or None,
             )
         )  # fmt: skip
-        message = _message(policy, model, self._store.document(policy))
-        return v1.ActivatePolicyResponse(policy=message, previous=active.previous)
+        return v1.ActivatePolicyResponse(policy=_message(policy, model), previous=active.previous)
 
     def _calibrate(
         self, model: ServedModel, header: v1.CalibrateHeader, requests: Iterator[v1.CalibrateRequest], caller: str
