@@ -116,7 +116,7 @@ class Client:
         answers = []
         for part in asked.parts(x):
             with part.named():
-                answers.append(self._call(methods.MODEL_INFER, part.message, timeout_s))
+                answers.append(self._call(methods.MODEL_INFER, part, timeout_s))
         return asked.scores_of(answers)
 
     def stream(

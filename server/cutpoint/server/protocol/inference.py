@@ -207,7 +207,7 @@ class Inference:
         wanted = tuple(output.name for output in request.outputs)
         declared = tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs)
         model.check_declared(declared, wanted)
-        arrays = self._arrays(request)
+        arrays = self._arrays(request, at_once=model.is_quick(*model.rows_and_kind(declared)))
         return _Asked(
             model,
             declared,
@@ -222,13 +222,15 @@ class Inference:
             _whole(request.parameters, _FIRST_ROW, 0, 1 << 31) if _FIRST_ROW in request.parameters else 0,
         )
 
-    def _arrays(self, request: oip.ModelInferRequest) -> Mapping[str, NDArray[Any]] | None:
+    def _arrays(self, request: oip.ModelInferRequest, at_once: bool) -> Mapping[str, NDArray[Any]] | None:
         """A request's arrays; None where decoding takes time and is for the thread that runs the model.
 
-        A shape that lies is told now: rows that wait are counted by what the shapes say.
+        A shape that lies is told now: rows that wait are counted by what the shapes say. What is in shared memory waits there,
+        unless the model is to run `at_once`.
         """
         texts = any(tensor.datatype == "BYTES" for tensor in request.inputs)
-        if request.raw_input_contents and not texts:
+        shared = at_once and not any(tensor.HasField("contents") for tensor in request.inputs)
+        if (request.raw_input_contents or shared) and not texts:
             return inputs_from(request, self._memory)
         if not request.raw_input_contents:
             check_inputs(request, self._memory)
