@@ -69,6 +69,7 @@ def assert_right(client: Client, x: np.ndarray) -> None:
 def stopped(server: ServerProcess) -> Iterator[None]:
     """A server that takes requests in, and does nothing about them in the meantime."""
     server.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
     try:
         yield
     finally:
@@ -258,6 +259,16 @@ def test_a_server_without_shared_memory_is_an_error_that_says_so(models: Path, t
         assert_right(client, rows(0, 1))
         with pytest.raises(errors.BadConfig, match=r"shared_memory is refused by server .*; expected one with --shared-memory"):
             client.score("m", rows(0))
+
+
+def test_all_workers_of_a_server_know_the_regions(models: Path, tmp_path: Path) -> None:
+    with serving(models, "--state", tmp_path, "--workers", 2) as process:
+        clients = [Client(process.target, Connection(shared_memory=True, keepalive_s=300 + i)) for i in range(6)]
+        for seed, client in enumerate(clients):  # each with a connection of its own, to one worker or the other
+            with client:
+                for i in range(3):
+                    assert_right(client, rows(10 * seed + i))
+        assert regions(process.target) == set()
 
 
 def test_a_token_needs_the_role_for_it(models: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Messages that are alike are read by their head; what comes out is what parsing would have given."""
 
 import gc
+import uuid
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,34 @@ def test_each_of_many_alike_gets_its_own_answer(channel: grpc.Channel) -> None:
         np.testing.assert_array_equal(logits(answer), x[:, :2])
         assert answer.id == ("", "id")[i % 2]
         assert [output.name for output in answer.outputs][: len(wanted)] == list(wanted)
+
+
+def test_a_message_whose_rows_are_in_shared_memory_is_read_by_its_head_too(channel: grpc.Channel) -> None:
+    path = Path("/dev/shm", f"cutpoint-test-{uuid.uuid4().hex}")
+    memory = "/inference.GRPCInferenceService/SystemSharedMemory"
+    unregister = oip.SystemSharedMemoryUnregisterRequest(name="region").SerializeToString()
+    request = oip.ModelInferRequest(model_name="linear")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=(2, 4))
+    tensor.parameters["shared_memory_region"].string_param = "region"
+    tensor.parameters["shared_memory_byte_size"].int64_param = 32
+    data = request.SerializeToString()
+    try:
+        path.write_bytes(bytes(32))
+        register = oip.SystemSharedMemoryRegisterRequest(name="region", key=path.name, byte_size=32)
+        channel.unary_unary(memory + "Register")(register.SerializeToString(), timeout=60)
+        for i in range(5):
+            x = np.random.default_rng(i).normal(size=(2, 4)).astype(np.float32)
+            path.write_bytes(x.tobytes())
+            np.testing.assert_array_equal(logits(ask(channel, data)), x[:, :2])
+        x[1, 2] = np.nan
+        path.write_bytes(x.tobytes())
+        with pytest.raises(grpc.RpcError, match="expected a finite number"):
+            ask(channel, data)
+        channel.unary_unary(memory + "Unregister")(unregister, timeout=60)
+        with pytest.raises(grpc.RpcError, match="'region', which is not registered"):
+            ask(channel, data)
+    finally:
+        path.unlink()
 
 
 def test_a_wrong_number_is_told_of_one_read_by_its_head_too(channel: grpc.Channel) -> None:

@@ -134,6 +134,8 @@ class Client:
     ) -> Iterator[Scores]:
         """Score batches one after the other over one stream; their scores come in the same order.
 
+        Rows are sent in the messages, with `Connection.shared_memory` too.
+
         The first batch is read when the first scores are asked for; from then on they are read in a thread of their own, at
         most `most_in_flight` ahead of the scores. Leaving the loop ends the stream.
 

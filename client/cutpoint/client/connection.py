@@ -39,8 +39,9 @@ class Connection:
         keepalive_s: how often to ask a server that says nothing, during a call, whether it is there. Servers take pings more
             often than every 5 minutes for an attack, and hang up, unless they are told otherwise.
         max_message_mib: the largest message, either way; None for no limit.
-        shared_memory: leave large rows in shared memory, where a server on this machine reads them. The server has to have it
-            (it does on loopback, or with --shared-memory), and a token the role admin.
+        shared_memory: have `score` leave large rows (from 128 KiB a request) in shared memory, where a server on this machine
+            reads them; streams send theirs. The server has to have it (it does on loopback, or with --shared-memory), and a
+            token the role admin: an error says so where it is not so.
         retry: when a call is made again.
         credentials: gRPC's own, in place of all TLS settings.
     """

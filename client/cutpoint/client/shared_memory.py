@@ -1,7 +1,7 @@
 """Rows beside the message: regions of POSIX shared memory that a server on this machine reads them from.
 
-A region's file is unlinked as soon as the server has opened it: nothing stays in /dev/shm, however this process ends. While it
-lives it holds a lock (flock) on each of its regions, by which the server sees whose owner is gone, and forgets them.
+A region's file is unlinked as soon as the server has opened it: nothing stays in /dev/shm, however this process ends then.
+While it lives it holds a lock (flock) on each of its regions, by which the server sees whose owner is gone, and forgets them.
 
 Rows are written by pwrite, and nothing is mapped: a full /dev/shm is an error that says so, where a mapping would be SIGBUS.
 """
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .inference import Part
 
 # Fewer bytes are sent in the message: that is as fast, and costs the server less.
-LEAST_BYTES = 64 << 10
+LEAST_BYTES = 128 << 10
 # Of one request, as much as the server reads for one; a region is as long. Only what was once written of it takes memory.
 MOST_BYTES = 64 << 20
 # Of one client, each for one call at a time. The server has 256 for all of its clients.

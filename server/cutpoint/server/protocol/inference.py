@@ -197,7 +197,9 @@ class Inference:
         if model is None or self._models.find(plan.name, plan.version) is not model:
             self._plans.forget(plan)
             return None
-        arrays = plan.arrays(data)
+        if plan.shared is not None and not model.is_quick(*model.rows_and_kind(plan.declared)):
+            return _Asked(model, plan.declared, plan.wanted, lambda: plan.arrays(data, self._memory), None)
+        arrays = plan.arrays(data, self._memory)
         return _Asked(model, plan.declared, plan.wanted, lambda: arrays, arrays)
 
     def _asked(self, request: oip.ModelInferRequest) -> "_Asked":

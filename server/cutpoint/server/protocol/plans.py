@@ -2,7 +2,8 @@
 
 Most callers send the same message over and over, with other contents, which protobuf writes last. All before them, the head,
 says what the message means: so a message of a known length with a known head is read by taking the rest of it as the tensor.
-That saves parsing, which copies the contents twice, and every check but those of the numbers.
+That saves parsing, which copies the contents twice, and every check but those of the numbers. A message whose tensor is in
+shared memory is all head.
 """
 
 import math
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from cutpoint.oip import inference_pb2 as oip
-from cutpoint.wire import DATATYPES
+from cutpoint.wire import DATATYPES, SharedSlice, shared_slice
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ..serving.served import Declared, ServedModel
+from .shared_memory import SharedMemory
 
 # Messages that are remembered, and the longest head of one: names, shape, an id.
 _MOST = 256
@@ -36,6 +38,7 @@ class Plan:
         name, version: as the caller wrote them.
         declared: the input, checked.
         wanted: output names, checked.
+        shared: where the contents are, if not behind the head.
     """
 
     head: bytes
@@ -45,20 +48,23 @@ class Plan:
     declared: Declared
     wanted: tuple[str, ...]
     dtype: np.dtype[Any]
+    shared: SharedSlice | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of the contents."""
-        return math.prod(self.declared[0][2]) * self.dtype.itemsize
+        """Bytes of the contents in the message."""
+        return 0 if self.shared is not None else math.prod(self.declared[0][2]) * self.dtype.itemsize
 
     @property
     def model(self) -> ServedModel | None:
         """The model that was asked; None where it is gone."""
         return self.served()
 
-    def arrays(self, data: bytes) -> dict[str, NDArray[Any]]:
-        """The input in a message that fits, a read-only view."""
+    def arrays(self, data: bytes, memory: SharedMemory | None) -> dict[str, NDArray[Any]]:
+        """The input of a message that fits, read-only; BadRequest where it is in a region that is gone."""
         name, _, shape = self.declared[0]
+        if self.shared is not None and memory is not None:
+            return {name: np.frombuffer(memory.read(*self.shared), self.dtype).reshape(shape)}
         return {name: np.frombuffer(data, self.dtype, math.prod(shape), len(self.head)).reshape(shape)}
 
 
@@ -89,16 +95,20 @@ class Plans:
         raws = request.raw_input_contents
         if request.id:  # mostly another one each time
             return
-        if len(raws) != 1 or len(declared) != 1 or request.parameters or request.inputs[0].parameters:
+        if len(declared) != 1 or request.parameters:
             return
         if declared[0][1] == "BYTES" or any(output.parameters for output in request.outputs):
             return
-        start = len(data) - len(raws[0])
-        if start > _LONGEST_HEAD or not self._ends_in_contents(data, start):
+        parameters = request.inputs[0].parameters
+        shared = shared_slice(declared[0][0], parameters) if parameters else None
+        if len(raws) != (shared is None) or (parameters and shared is None):
+            return
+        start = len(data) - (len(raws[0]) if raws else 0)
+        if start > _LONGEST_HEAD or (raws and not self._ends_in_contents(data, start)):
             return
         plan = Plan(
             data[:start], weakref.ref(model), request.model_name, request.model_version, declared, wanted,
-            DATATYPES[declared[0][1]],
+            DATATYPES[declared[0][1]], shared,
         )  # fmt: skip
         with self._lock:
             self._known[len(data), plan.head] = plan
