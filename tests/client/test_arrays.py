@@ -18,7 +18,7 @@ X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 def sent(x: Any) -> np.ndarray:
     """What a server gets."""
     (part,) = inference.Asked("m").parts(x)
-    return decode_inputs(oip.ModelInferRequest.FromString(part.message))["x"]
+    return decode_inputs(oip.ModelInferRequest.FromString(part.message()))["x"]
 
 
 def test_an_array_and_a_tensor_are_viewed_not_copied() -> None:

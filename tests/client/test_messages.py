@@ -40,7 +40,7 @@ def answer(policy: int | None = 1, version: str = "1", rows: int = 2, **outputs:
 
 def sent(x: Any) -> list[oip.ModelInferRequest]:
     """The requests of an array, as protobuf reads their bytes."""
-    return [oip.ModelInferRequest.FromString(part.message) for part in inference.Asked("m", "2").parts(x)]
+    return [oip.ModelInferRequest.FromString(part.message()) for part in inference.Asked("m", "2").parts(x)]
 
 
 def test_parts_are_joined_in_order() -> None:

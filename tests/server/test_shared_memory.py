@@ -1,5 +1,6 @@
 """Shared memory: what a client puts there is what is scored, and nothing that it does to it hurts the server."""
 
+import fcntl
 import json
 import os
 import resource
@@ -454,3 +455,25 @@ def test_tritonclients_own_shared_memory_is_read_and_written() -> None:
         client.communicate("\n", timeout=60)
     assert client.returncode == 0
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
+
+
+def test_a_region_whose_owner_let_its_lock_go_is_forgotten_when_another_comes(folder: Path, memory: SharedMemory) -> None:
+    def registered() -> set[str]:
+        return set(memory.status().regions)
+
+    an_object(folder, "unlocked", bytes(8))
+    memory.register("unlocked", "unlocked", 0, 8)
+    with (folder / "locked").open("wb") as owner:
+        owner.write(bytes(8))
+        owner.flush()
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        memory.register("locked", "locked", 0, 8)
+        memory.register("locked too", "locked", 0, 8)
+        an_object(folder, "third", bytes(8))
+        memory.register("third", "third", 0, 8)
+        assert registered() == {"unlocked", "locked", "locked too", "third"}
+        slot = memory.slot("locked", 0, 8)
+    an_object(folder, "fourth", bytes(8))
+    memory.register("fourth", "fourth", 0, 8)
+    assert registered() == {"unlocked", "third", "fourth"}  # of those nobody ever said that they end with their owner
+    assert bytes(slot.read()) == bytes(8)

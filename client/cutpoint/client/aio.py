@@ -82,7 +82,7 @@ class AioClient:
         async def work() -> None:
             for part in parts:  # of both workers: each takes the next one
                 with part.named():
-                    answers[part.start] = await self._call(methods.MODEL_INFER, part.message, timeout_s)
+                    answers[part.start] = await self._call(methods.MODEL_INFER, part, timeout_s)
 
         tasks = [asyncio.create_task(work()) for _ in range(2)]
         try:

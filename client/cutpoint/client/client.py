@@ -116,7 +116,7 @@ class Client:
         answers = []
         for part in asked.parts(x):
             with part.named():
-                answers.append(self._call(methods.MODEL_INFER, part.message, timeout_s))
+                answers.append(self._call(methods.MODEL_INFER, part, timeout_s))
         return asked.scores_of(answers)
 
     def stream(
@@ -133,6 +133,8 @@ class Client:
         timeout_s: float | None = None,
     ) -> Iterator[Scores]:
         """Score batches one after the other over one stream; their scores come in the same order.
+
+        Rows are sent in the messages, with `Connection.shared_memory` too.
 
         The first batch is read when the first scores are asked for; from then on they are read in a thread of their own, at
         most `most_in_flight` ahead of the scores. Leaving the loop ends the stream.

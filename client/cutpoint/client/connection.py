@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import grpc
+import grpc.aio
 from cutpoint.errors import BadConfig
 
 from .bearer import Token
-from .methods import Method
+from .methods import MODEL_INFER, REGISTER_MEMORY, UNREGISTER_MEMORY, Method
 from .retry import Attempts, Retry
 from .servers import Servers
+from .shared_memory import Call, SharedMemory, at_once, blocking
 
 _COMPRESSION = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 
@@ -37,6 +39,9 @@ class Connection:
         keepalive_s: how often to ask a server that says nothing, during a call, whether it is there. Servers take pings more
             often than every 5 minutes for an attack, and hang up, unless they are told otherwise.
         max_message_mib: the largest message, either way; None for no limit.
+        shared_memory: have `score` leave large rows (from 128 KiB a request) in shared memory, where a server on this machine
+            reads them; streams send theirs. The server has to have it (it does on loopback, or with --shared-memory), and a
+            token the role admin: an error says so where it is not so.
         retry: when a call is made again.
         credentials: gRPC's own, in place of all TLS settings.
     """
@@ -53,6 +58,7 @@ class Connection:
     connect_timeout_s: float = 10.0
     keepalive_s: float = 330.0
     max_message_mib: int | None = None
+    shared_memory: bool = False
     retry: Retry = field(default_factory=Retry)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
 
@@ -94,6 +100,8 @@ class Channel:
         if self._token is not None and not (connection.secure or connection.token_in_plaintext or self.servers.here):
             wanted = "tls, or token_in_plaintext where whoever listens may have it"
             raise BadConfig.of(f"a token for {self.servers}", "not encrypted", wanted)
+        if connection.shared_memory and not (self.servers.here and len(self.servers.names) == 1):
+            raise BadConfig.of(f"shared_memory with {self.servers}", "on", "one server, on this machine: 127.0.0.1 or unix:")
         target, options = self.servers.target(), _options(self.servers, connection)
         compression = _COMPRESSION[connection.compression]
         self._channel = (
@@ -102,13 +110,33 @@ class Channel:
             else calls.insecure_channel(target, options, compression)
         )
         self._methods: dict[str, Any] = {}
+        self._aio = calls is grpc.aio
+        self._memory: SharedMemory | None = None
+        if connection.shared_memory:
+            self._memory = SharedMemory(self.servers.said, self._awaited(REGISTER_MEMORY), self._awaited(MODEL_INFER))
 
     def close(self) -> Any:
         """Close the connection; to be awaited where calls are."""
-        return self._channel.close()
+        if self._memory is None:
+            return self._channel.close()
+        closing = self._closing(self._memory)
+        return closing if self._aio else at_once(closing)
+
+    async def _closing(self, memory: SharedMemory) -> None:
+        unregister = self._awaited(UNREGISTER_MEMORY)
+        try:
+            await memory.close(lambda request, timeout: unregister(request, timeout=timeout, metadata=self.metadata()))
+        finally:
+            closed = self._channel.close()
+            if self._aio:
+                await closed
+
+    def _awaited(self, method: Method) -> Call:
+        made: Call = method.on(self._channel)
+        return made if self._aio else blocking(made)
 
     def on(self, method: Method) -> Any:
-        """The callable for an RPC.
+        """The callable for an RPC; that of MODEL_INFER takes a `Part`.
 
         Raises:
             BadConfig: it changes a server's state, and there are several.
@@ -118,8 +146,14 @@ class Channel:
             raise BadConfig.of(f"servers of {method.name}", str(self.servers), one)
         found = self._methods.get(method.path)
         if found is None:
-            found = self._methods[method.path] = method.on(self._channel)
+            found = self._methods[method.path] = self._infer() if method is MODEL_INFER else method.on(self._channel)
         return found
+
+    def _infer(self) -> Any:
+        memory, call = self._memory, MODEL_INFER.on(self._channel)
+        if memory is None:
+            return lambda part, **given: call(part.message(), **given)
+        return memory.infer if self._aio else lambda part, **given: at_once(memory.infer(part, **given))
 
     def attempts(self, method: Method, timeout_s: float | None) -> Attempts:
         """The attempts of one call of an RPC."""

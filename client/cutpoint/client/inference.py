@@ -30,12 +30,17 @@ _ID_TAG, _RAW_TAG = (
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `start` to `stop` of an array of `total`, as the bytes of a request of their own."""
+    """Rows `start` to `stop` of an array of `total`, for a request of their own; `rows` are float32, contiguous."""
 
+    asked: "Asked"
     start: int
     stop: int
     total: int
-    message: bytes = field(repr=False)
+    rows: NDArray[Any] = field(repr=False)
+
+    def message(self, region: str = "") -> bytes:
+        """The request, with the rows in it, or at the start of a region of shared memory that the server knows."""
+        return self.asked.message(self.rows, self.asked.request_id, None, self.start, region)
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -83,7 +88,7 @@ class Asked:
         def parts() -> Iterator[Part]:
             for start in range(0, len(array), rows):
                 some = array[start : start + rows]
-                yield Part(start, start + len(some), len(array), self._message(some, self.request_id, None, start))
+                yield Part(self, start, start + len(some), len(array), np.ascontiguousarray(some, "<f4"))
 
         return parts()
 
@@ -92,8 +97,8 @@ class Asked:
 
         Its id is its number in the stream; what was decided is kept under the stream's own name, where it has one.
         """
-        rows = self._rows(x)[:]
-        return self._message(rows, str(number), self.request_id, first_row), len(rows)
+        rows = np.ascontiguousarray(self._rows(x)[:], "<f4")
+        return self.message(rows, str(number), self.request_id, first_row), len(rows)
 
     def scores_of(self, responses: Sequence[oip.ModelInferResponse]) -> Scores:
         """The results of one array's requests as one.
@@ -131,28 +136,37 @@ class Asked:
             raise BadInput.of("x", f"{array.dtype} {list(array.shape)}", "real numbers, [row, ...] with at least one row")
         return array
 
-    def _message(self, some: NDArray[Any], request_id: str, decision: str | None, first_row: int) -> bytes:
-        """A ModelInferRequest with these rows as float32; the server keeps its answer as `decision`, None for under its id.
+    def message(self, rows: NDArray[Any], request_id: str, decision: str | None, first_row: int, region: str = "") -> bytes:
+        """A ModelInferRequest with these rows, float32 and contiguous.
 
-        Protobuf would copy the rows twice, into the message and out of it; here they are written once, behind the rest.
+        The server keeps its answer as `decision`, None for under its id.
+        Protobuf would copy the rows twice, into the message and out of it; here they are written once, behind the rest, or not
+        at all where they are in a region of shared memory.
         """
-        rows = np.ascontiguousarray(some, "<f4")
-        head = _head(self.model, str(self.version), self.input_name, rows.shape, tuple(self.outputs), self.priority)
-        parts: list[bytes | memoryview] = [head]
+        of_region = (region, rows.nbytes) if region else None
+        asked = (self.model, str(self.version), self.input_name, rows.shape, tuple(self.outputs), self.priority)
+        parts: list[bytes | memoryview] = [_head(*asked, of_region)]
         if request_id:
             name = request_id.encode()
             parts += (_ID_TAG, _varint(len(name)), name)
             if decision is not None or first_row:
                 parts.append(_kept(decision, first_row if decision != "" else 0))
-        parts += (_RAW_TAG, _varint(rows.nbytes), rows.data)
+        if not region:
+            parts += (_RAW_TAG, _varint(rows.nbytes), rows.data)
         return b"".join(parts)
 
 
 @functools.lru_cache(256)
-def _head(model: str, version: str, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], priority: int) -> bytes:
+def _head(
+    model: str, version: str, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], priority: int,
+    region: tuple[str, int] | None,
+) -> bytes:  # fmt: skip
     """A request without its id and its rows: the same for requests that are alike."""
     head = oip.ModelInferRequest(model_name=model, model_version=version)
-    head.inputs.add(name=input_name, datatype="FP32", shape=shape)
+    tensor = head.inputs.add(name=input_name, datatype="FP32", shape=shape)
+    if region is not None:
+        tensor.parameters["shared_memory_region"].string_param, byte_size = region
+        tensor.parameters["shared_memory_byte_size"].int64_param = byte_size
     for name in outputs:
         head.outputs.add(name=name)
     if priority:

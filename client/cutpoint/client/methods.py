@@ -49,6 +49,15 @@ class Method:
 SERVER_READY = Method(f"/{_OIP}/ServerReady", oip.ServerReadyRequest, oip.ServerReadyResponse)
 MODEL_INFER = Method(f"/{_OIP}/ModelInfer", None, oip.ModelInferResponse)
 MODEL_STREAM_INFER = Method(f"/{_OIP}/ModelStreamInfer", None, oip.ModelStreamInferResponse, "stream_stream", repeatable=False)
+# Of a client's own regions; made as parts of a ModelInfer and of closing.
+REGISTER_MEMORY = Method(
+    f"/{_OIP}/SystemSharedMemoryRegister",
+    oip.SystemSharedMemoryRegisterRequest, oip.SystemSharedMemoryRegisterResponse, repeatable=False, changes=True,
+)  # fmt: skip
+UNREGISTER_MEMORY = Method(
+    f"/{_OIP}/SystemSharedMemoryUnregister",
+    oip.SystemSharedMemoryUnregisterRequest, oip.SystemSharedMemoryUnregisterResponse, changes=True,
+)  # fmt: skip
 LIST_POLICIES = Method(f"/{_V1}/ListPolicies", v1.ListPoliciesRequest, v1.ListPoliciesResponse)
 GET_POLICY = Method(f"/{_V1}/GetPolicy", v1.GetPolicyRequest, v1.GetPolicyResponse)
 # A lost answer of these is for the caller to look into.

@@ -5,6 +5,7 @@ and touching it then is SIGBUS, which no check beforehand prevents: it kills the
 means that a tensor cannot change between being checked and being scored. The price is one copy.
 """
 
+import fcntl
 import os
 import stat
 from dataclasses import dataclass
@@ -27,6 +28,20 @@ class _Region:
     def __init__(self, name: str, key: str, offset: int, byte_size: int, descriptor: int) -> None:
         self.name, self.key, self.offset, self.byte_size, self.descriptor = name, key, offset, byte_size, descriptor
         finalize(self, os.close, descriptor)
+        self._owned = self._locked()
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: workers may look at the same time
+        except OSError:
+            return True
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        return False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its owner, who held a lock (flock) on it when it was registered, does no longer: killed, say."""
+        return self._owned and not self._locked()
 
     @property
     def present(self) -> int:
@@ -98,6 +113,8 @@ class SharedMemory:
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Take in `byte_size` bytes from `offset` on of the object `key`, under `name`.
 
+        Those before it are forgotten whose owners held a lock (flock, exclusive) on them and have let it go.
+
         Args:
             name: 1 to 255 printable characters, not in use.
             key: the name that the object was made with by shm_open, with or without its leading slash.
@@ -123,6 +140,7 @@ class SharedMemory:
         if (present := region.present) < byte_size:
             raise BadRequest.of(f"offset + byte_size {of}", f"{offset} + {byte_size}", f"{present} bytes from there at most")
         with self._lock:
+            self._regions = {known: each for known, each in self._regions.items() if not each.abandoned}
             if name in self._regions:
                 raise BadRequest.of("name of the shared memory region", repr(name), "one that is not registered yet")
             if (count := len(self._regions)) >= self._max_regions:
