@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import signal
 import sys
@@ -59,6 +60,8 @@ log = logging.getLogger("cutpoint.server")
 _POOL_THREADS = 64
 # How long what still runs after the grace may take: a process that ends while a thread is in onnxruntime may be aborted.
 _LAST_RUNS_S = 5.0
+# After it is ready: until then whoever waited for it asks most.
+_SETTLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,15 @@ def serve(config: ServerConfig) -> None:
         signal.signal(sign, lambda *_: stop.set())
     with running(config) as at:
         print(f"serving grpc={at.grpc_target} metrics={at.metrics_url}", flush=True)
-        stop.wait()
+        wait_for(stop)
         log.info("stopping: finishing what was accepted, up to %g s", config.grace_s)
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Wait until `stop` is set, and import meanwhile what the first calibration, or summary of outcomes, would wait for."""
+    if not stop.wait(_SETTLED_S):
+        importlib.import_module("scipy.special")
+        stop.wait()
 
 
 def _rpcs(
