@@ -60,7 +60,7 @@ log = logging.getLogger("cutpoint.server")
 _POOL_THREADS = 64
 # How long what still runs after the grace may take: a process that ends while a thread is in onnxruntime may be aborted.
 _LAST_RUNS_S = 5.0
-# After it is ready: until then whoever waited for it asks most.
+# From ready on: whoever waited for it asks at once.
 _SETTLED_S = 1.0
 
 
@@ -176,7 +176,10 @@ def serve(config: ServerConfig) -> None:
 
 
 def wait_for(stop: threading.Event) -> None:
-    """Wait until `stop` is set, and import meanwhile what the first calibration, or summary of outcomes, would wait for."""
+    """Wait until `stop` is set, and import meanwhile what the first calibration, or summary of outcomes, would wait for.
+
+    Nothing of it is needed to be ready, and it takes a tenth of a second and more.
+    """
     if not stop.wait(_SETTLED_S):
         importlib.import_module("scipy.special")
         stop.wait()
