@@ -147,8 +147,14 @@ def loaded_by(module: str, *names: str) -> list[str]:
     [
         ("cutpoint.client", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "typer")),
         ("cutpoint.client.cli", ("torch", "onnxruntime", "onnx", "scipy", "sklearn", "prometheus_client", "matplotlib")),
-        ("cutpoint.server", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "cutpoint.trainer")),
-        ("cutpoint.server.cli", ("torch", "onnx", "sklearn", "matplotlib", "lightning", "cutpoint.client", "opentelemetry")),
+        (
+            "cutpoint.server",
+            ("torch", "onnx", "scipy", "sklearn", "matplotlib", "lightning", "cutpoint.client", "cutpoint.trainer"),
+        ),
+        (
+            "cutpoint.server.cli",
+            ("torch", "onnx", "scipy", "sklearn", "matplotlib", "lightning", "cutpoint.client", "opentelemetry"),
+        ),
         ("cutpoint.trainer", ("grpc", "prometheus_client", "cutpoint.wire", "cutpoint.server", "cutpoint.client")),
         ("cutpoint.calibration", ("grpc", "torch", "onnxruntime", "scipy", "sklearn")),
         ("cutpoint.calibrate.cli", ("torch", "onnxruntime", "grpc", "sklearn", "pyarrow", "matplotlib", "cutpoint.trainer")),

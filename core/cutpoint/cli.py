@@ -1,5 +1,6 @@
 """The `cutpoint` command; each subcommand's part is imported when it is called, so that none drags in the others' packages."""
 
+import gc
 import importlib
 import os
 import sys
@@ -48,6 +49,8 @@ class _Lazy(TyperGroup):
             stub = typer.Typer()
             stub.command(cmd_name, help=line)(lambda: None)
             return typer.main.get_command(stub)
+        # What is imported stays: to look through it for what is garbage, time and again, is a tenth of the time it takes.
+        gc.disable()
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -55,6 +58,9 @@ class _Lazy(TyperGroup):
             if package == "cutpoint":
                 raise
             raise MissingPart(f"cutpoint {cmd_name} needs the package {package}: pip install 'cutpoint[{extra}]'") from error
+        finally:
+            gc.freeze()
+            gc.enable()
         group = typer.main.get_group(found.app)
         return group.commands[cmd_name]
 
@@ -80,6 +86,8 @@ def main() -> None:
         # C-core reads this once, when grpc is first imported: the serving thread then reads the sockets itself, where by
         # default others do and hand each message over. Where it is unknown all works as well, and takes more of the cores.
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+    # It would read the list of all installed packages for plugins that nobody here knows of.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except (CutpointError, OSError) as error:  # an OSError names its file and says what the system said

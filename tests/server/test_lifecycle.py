@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server import Listening
 from cutpoint.wire import encode_input
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import cutpoint, serving
+from processes import ENVIRONMENT, cutpoint, serving
 
 X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
 Y = (X[:, :2] > 1).astype(np.uint8)
@@ -199,6 +201,23 @@ def test_outputs_of_the_graph_that_would_be_taken_for_decisions_are_refused(mode
     graph.graph.output.append(onnx.helper.make_tensor_value_info("decisions", onnx.TensorProto.FLOAT, ["n", 2]))
     onnx.save(graph, path)
     assert "outputs beside 'logits' is ['decisions']" in serve(models)
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_what_the_first_calibration_needs_is_imported_after_the_server_is_ready(settles: bool) -> None:
+    code = f"""
+import sys
+from cutpoint.server.app import wait_for
+
+class Stop:
+    def wait(self, timeout=None):
+        print(timeout is None, "scipy.special" in sys.modules)
+        return timeout is None or not {settles}
+
+wait_for(Stop())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["False False", *["True True"][: int(settles)]]
 
 
 def test_an_ipv6_host_is_written_as_one() -> None:

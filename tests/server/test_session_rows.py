@@ -129,6 +129,12 @@ def test_other_types_agree_or_do_not() -> None:
     assert row_invariance(Echo(lambda x: (x > 0) == (len(x) > 1)), ROWS, [3]) == math.inf
 
 
+def test_a_row_that_is_in_no_batch_is_not_run() -> None:
+    session = Echo()
+    assert row_invariance(session, ROWS, [3, 2]) == 0.0
+    assert session.sizes == [1, 1, 1, 3, 2]
+
+
 def test_a_graph_that_mixes_rows_is_refused(tmp_path: Path) -> None:
     session = OnnxSession(mean_onnx(tmp_path / "m.onnx"))
     with pytest.raises(BadBundle, match=r"output 'logits' is \[1, 2\]; expected 4 rows for 4 rows in"):
@@ -154,14 +160,14 @@ def test_what_a_row_costs_among_others_is_measured(fixed_s: float, row_s: float,
 
     session = Echo(change)
     one = {name: rows[:1] for name, rows in ROWS.items()}
-    assert sharing_cost(session, one, 4, limit_s=1, clock=lambda: now[0]) == pytest.approx(cost)
+    assert sharing_cost(session, one, 4, (0.0, math.inf), limit_s=1, clock=lambda: now[0]) == pytest.approx(cost)
     assert session.sizes[:4] == [1, 4, 1, 4], "in turns"
 
 
 def test_large_batches_that_cost_more_a_row_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear_bundle(tmp_path / "models", name="m", features=4)
     for cost, most in ((1.1, 1), (0.5, 8)):
-        monkeypatch.setattr(loading, "sharing_cost", lambda session, one, rows, cost=cost: cost)
+        monkeypatch.setattr(loading, "sharing_cost", lambda session, one, rows, doubt, cost=cost: cost)
         with workplace(tmp_path / "models") as place:
             assert place.models.get("m").batcher.batching.max_rows == most
         with workplace(tmp_path / "models", max_batch_rows=5) as place:  # as it was asked for

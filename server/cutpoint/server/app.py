@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import signal
 import sys
@@ -62,6 +63,8 @@ _LAST_RUNS_S = 5.0
 # How long a thread that computes in Python keeps the others waiting, in seconds: by default ten times as long, and the serving
 # thread is one of them.
 _SWITCH_S = 0.0005
+# From ready on: whoever waited for it asks at once.
+_SETTLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,18 @@ def serve(config: ServerConfig) -> None:
         signal.signal(sign, lambda *_: stop.set())
     with running(config) as at:
         print(f"serving grpc={at.grpc_target} metrics={at.metrics_url}", flush=True)
-        stop.wait()
+        wait_for(stop)
         log.info("stopping: finishing what was accepted, up to %g s", config.grace_s)
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Wait until `stop` is set, and import meanwhile what the first calibration, or summary of outcomes, would wait for.
+
+    Nothing of it is needed to be ready, and it takes a tenth of a second and more.
+    """
+    if not stop.wait(_SETTLED_S):
+        importlib.import_module("scipy.special")
+        stop.wait()
 
 
 def _rpcs(

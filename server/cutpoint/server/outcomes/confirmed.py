@@ -8,7 +8,6 @@ from cutpoint.calibration import Rate
 from cutpoint.calibration.expected import rate
 from cutpoint.dataset import UNLABELLED
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 _TAIL = 0.025
 
@@ -100,6 +99,8 @@ def most_share(part: float, rest: float, part_squares: float, rest_squares: floa
         rest_squares: of the others.
         largest: weight of an event that may be in the part, more than 0.
     """
+    from scipy.special import betaincinv  # no server's start waits for it
+
     if rest <= 0:
         return 1.0
     whole = part + rest + largest

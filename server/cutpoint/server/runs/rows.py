@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .cost import padded_size
 from .session import Session, TensorSpec
+from .turns import in_turns
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -57,30 +58,35 @@ def pad_rows(arrays: Arrays, size: int) -> dict[str, NDArray[Any]]:
 
 
 def sharing_cost(
-    session: Session, one: Arrays, rows: int, *, limit_s: float = 0.1, clock: Callable[[], float] = time.perf_counter
+    session: Session,
+    one: Arrays,
+    rows: int,
+    doubt: tuple[float, float],
+    *,
+    limit_s: float = 0.1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """What a row costs in a run of `rows`, beside a run of its own: below 1 rows gain by sharing a run.
 
-    On a core a larger batch is often slower, once what it computes no longer fits in the cache. Both are measured in turns, at
-    least twice, each by its least time, and with what it takes to lay the rows beside each other.
+    On a core a larger batch is often slower, once what it computes no longer fits in the cache. Both are measured in turns,
+    each by its least time, and with what it takes to lay the rows beside each other.
 
     Args:
         session: what computes.
         one: inputs of one row.
         rows: of the larger run.
+        doubt: costs, (low, high), between which three turns do not say what the caller wants to know.
         limit_s: no further turn is begun after this, in seconds; two always are.
         clock: seconds, increasing.
     """
-    alone = together = math.inf
-    started = clock()
-    for turn in range(20):
-        if turn > 1 and clock() - started > limit_s:
-            break
-        begun = clock()
-        session.run(one)
-        between = clock()
-        session.run({name: np.concatenate([array] * rows) for name, array in one.items()})
-        alone, together = min(alone, between - begun), min(together, clock() - between)
+    alone, together = in_turns(
+        lambda: session.run(one),
+        lambda: session.run({name: np.concatenate([array] * rows) for name, array in one.items()}),
+        (doubt[0] * rows, doubt[1] * rows),
+        least=3,
+        limit_s=limit_s,
+        clock=clock,
+    )
     return together / (rows * alone)
 
 
@@ -112,7 +118,7 @@ def row_invariance(
         BadBundle: an output has not a row for each row in, so requests cannot share a run.
     """
     started = clock()
-    count = min(4, *(len(array) for array in example.values()))
+    count = min(4, max(sizes), *(len(array) for array in example.values()))
 
     def padded(arrays: Arrays) -> dict[str, NDArray[Any]]:
         rows = len(next(iter(arrays.values())))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .graphs import CapturedRuns, using_gpu
 from .provider_settings import ProviderSettings, provider_settings
 from .providers import check_provider, open_session, run_options
+from .turns import in_turns
 
 _ONNX_TYPES = {
     "tensor(bool)": "BOOL", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
@@ -26,6 +27,9 @@ _ONNX_TYPES = {
 }  # fmt: skip
 # What onnxruntime says where memory is short: of its arena, of its limit, of the device.
 _NO_MEMORY = ("is smaller than requested bytes", "Failed to allocate memory", "out of memory")
+# Of a narrow run's time: what a wide one may take at most, and where four turns do not say on which side of it that is.
+_WIDE_GAINS = 0.9
+_WIDE_DOUBT = (0.855, 0.945)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class OnnxSession:
     def prepare(self, rows: Mapping[str, NDArray[Any]], *, limit_s: float = 1.0, wide: bool | None = None) -> Speed:
         """Warm up with inputs as they will come, and find out whether all cores are faster than one.
 
-        The session for all cores has its own copy of the weights, so it is kept only where it takes less than 0.9 of the time.
+        The session for all cores has its own copy of the weights, so it is kept only where it takes at most 0.9 of the time.
         Other runs at the same time make the answer worthless.
 
         Args:
@@ -164,20 +168,20 @@ class OnnxSession:
             limit_s: about how long it may take beyond two runs of each kind, in seconds.
             wide: whether all cores are faster, where a profile says so; None to find out.
         """
-        narrow_s = measure(self, rows, limit_s=limit_s / 4)
+        narrow_s = measure(self, rows, limit_s=limit_s / 25)
         # A run of less than 100 us is over before another core is awake; one of seconds would keep the model from being served.
         pays = 100e-6 <= narrow_s <= limit_s if wide is None else wide
         if not self.settings.on_cpu or self.settings.wide_cores < 2 or not pays:
             return Speed(narrow_s, None)
         device = self.settings.instances[0]
         self._wide = _Instance(open_session(self._model, self.settings, device, wide=True), device)
-        wide_s = measure(self, rows, wide=True, limit_s=limit_s / 4)
         if wide:
-            return Speed(narrow_s, wide_s)
-        # In turns: whoever else is on the machine disturbs both.
-        narrow_s = min(narrow_s, measure(self, rows, limit_s=limit_s / 4))
-        wide_s = min(wide_s, measure(self, rows, wide=True, limit_s=limit_s / 4))
-        if wide_s > 0.9 * narrow_s:
+            return Speed(narrow_s, measure(self, rows, wide=True, limit_s=limit_s / 25))
+        self.run(rows, wide=True)  # the first one is slower
+        narrow_s, wide_s = in_turns(
+            lambda: self.run(rows), lambda: self.run(rows, wide=True), _WIDE_DOUBT, least=4, limit_s=limit_s
+        )
+        if wide_s > _WIDE_GAINS * narrow_s:
             self._wide = None
             return Speed(narrow_s, None)
         return Speed(narrow_s, wide_s)

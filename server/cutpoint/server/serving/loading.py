@@ -37,6 +37,7 @@ _INVARIANCE_S = 0.5
 _SLOW_S, _LONG_S = 0.02, 0.25
 # Of what a row costs alone: a gain that is no measurement's error, and worth it that the others' answers wait for the last row.
 _GAINS = 0.8
+_DOUBT = (_GAINS / 1.1, _GAINS * 1.1)
 _WARM_UP_S = 0.25  # of the runs that find out whether all cores are faster than one
 
 
@@ -121,7 +122,7 @@ class Loading:
         if shares is None:
             rows = min(batcher.batching.max_rows, 2 if narrow_s > _SLOW_S else 4)
             # What takes so long on its own has enough to do.
-            cost = sharing_cost(session, one, rows) if rows > 1 and narrow_s < _LONG_S else 1.0
+            cost = sharing_cost(session, one, rows, _DOUBT) if rows > 1 and narrow_s < _LONG_S else 1.0
             shares = cost < _GAINS
             log.info(
                 "%s/%d: a row among %d costs %.2f of what it does alone: requests %s", model.name, model.version, rows, cost,

@@ -11,7 +11,7 @@ import threading
 
 from cutpoint.errors import CutpointError
 
-from ..app import running
+from ..app import running, wait_for
 from ..config import ServerConfig
 from ..monitoring.log_lines import begin_log
 from .place import Place
@@ -29,7 +29,7 @@ def main() -> int:
     try:
         with running(config, place) as at:
             print(at.metrics_url, flush=True)
-            stop.wait()
+            wait_for(stop)
     except (CutpointError, OSError) as error:
         print(f"error: {error}", flush=True)
         return 2
