@@ -261,5 +261,7 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        sums = counters._sums
-        assert sum(piece.nbytes for piece in sums._positives._pieces) + sums._picked_bytes < 3 << 20
+        assert (
+            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, decisions, picked in counters._sums._held)
+            < 3 << 20
+        )
