@@ -36,8 +36,8 @@ ACTUAL = PREDICTED = ("negative", "positive")
 
 # Requests and bytes that are held; so many times as much, and whoever adds waits for whoever sums.
 _MOST_HELD, _MOST_BYTES, _MUCH_MORE = 256, 1 << 20, 4
-# Rows that can be counted in a byte, and labels from which on that pays.
-_BYTE, _WIDE = 128, 64
+# Rows that can be counted in a byte, labels from which on that pays, and how many such counts are added up together.
+_BYTE, _WIDE, _MOST_PARTS = 128, 64, 32
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
 # Probabilities a second that are worked out, at some 10 ns each beside a busy server, and those of them that the window sees;
@@ -70,6 +70,7 @@ class Sums:
         self._of: Active | None = None  # of the rows that were counted last
         self._maps: list[tuple[Active, NegativeOdds]] = []
         self._since = 0
+        self._parts: list[NDArray[np.uint8]] = []  # [part, label], positives of up to 128 rows each
         self._picked: list[tuple[Active, int, bytes]] = []
         self._picked_bytes = 0
         self._numbers_of_row = float(labels)
@@ -123,6 +124,7 @@ class Sums:
         with self.lock:
             self._settle()
             self._look_at_picked()
+            self._add_parts()
             self._add_rows()
             return self._values.copy(), self.outcomes.copy(), self.recallable.copy(), self._window.counts(), self._window.rows
 
@@ -151,12 +153,21 @@ class Sums:
             b"".join([each.data if each.flags.c_contiguous else each.tobytes() for each in decisions]), np.uint8
         ).reshape(-1, self._labels)
         self._since += len(bits)
-        whole = len(bits) // _BYTE * _BYTE if self._labels >= _WIDE else 0
-        found = np.add.reduce(bits[whole:], axis=0, dtype=np.uint32)
-        if whole:  # in bytes it is ten times as fast
-            parts = np.add.reduce(bits[:whole].reshape(-1, _BYTE, self._labels), axis=1, dtype=np.uint8)
-            found += np.add.reduce(parts, axis=0, dtype=np.uint32)
-        self._values[_POSITIVES] += found
+        if self._labels < _WIDE:
+            self._values[_POSITIVES] += np.add.reduce(bits, axis=0, dtype=np.uint32)
+            return
+        whole = len(bits) // _BYTE * _BYTE  # in bytes it is ten times as fast
+        self._parts.append(np.add.reduce(bits[:whole].reshape(-1, _BYTE, self._labels), axis=1, dtype=np.uint8))
+        if whole < len(bits):
+            self._parts.append(np.add.reduce(bits[whole:], axis=0, dtype=np.uint8)[None])
+        if len(self._parts) >= _MOST_PARTS:
+            self._add_parts()
+
+    def _add_parts(self) -> None:
+        """Add positives that were counted in bytes."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self._values[_POSITIVES] += np.add.reduce(np.concatenate(parts), axis=0, dtype=np.uint32)
 
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""
