@@ -262,6 +262,5 @@ def test_held_bytes_are_bounded() -> None:
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
         assert (
-            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, decisions, picked in counters._sums._held)
-            < 3 << 20
+            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, decisions, picked in counters._sums._held) < 3 << 20
         )
