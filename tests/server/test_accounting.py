@@ -146,6 +146,22 @@ def test_beyond_what_may_be_looked_at_counts_stay_exact_and_probabilities_right_
     assert (np.abs(mean - wanted[4:]) < 4 * error).all()
 
 
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 20, 300])
+def test_every_row_of_a_request_stands_for_others_as_often(rows: int) -> None:
+    """Rows are drawn several together, and the last ones of a request may be fewer."""
+    clock, turns = Clock(), 4000 if rows < 100 else 1000
+    policy = policy_of(KINDS[:1] * rows, (30.0,) * rows)
+    counters, active = counters_of(policy, clock)
+    counters._sums._picker = Picker(100.0 * rows * rows, 50.0 * rows * rows, clock, seed=1)
+    logits = np.where(np.eye(rows, dtype=bool), 20.0, -20.0).astype(np.float32)  # row i is label i's
+    for _ in range(turns):
+        clock.now_s += 0.0025  # a quarter
+        add(counters, logits, active)
+    found = counters.snapshot().sums[4] / turns
+    assert found.mean() == pytest.approx(1, abs=0.1)
+    assert np.abs(found - 1).max() < 6 * np.sqrt(30 / turns)
+
+
 def test_no_decision_is_lost_or_counted_twice_between_threads() -> None:
     policy = policy_of(KINDS[:2], (0.0, 0.0))
     counters, active = counters_of(policy)
