@@ -146,6 +146,21 @@ def test_beyond_what_may_be_looked_at_counts_stay_exact_and_probabilities_right_
     assert (np.abs(mean - wanted[4:]) < 4 * error).all()
 
 
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 20, 300])
+def test_every_row_of_a_request_stands_for_others_as_often(rows: int) -> None:
+    clock, turns = Clock(), 4000 if rows < 100 else 1000
+    policy = policy_of(KINDS[:1] * rows, (30.0,) * rows)
+    counters, active = counters_of(policy, clock)
+    counters._sums._picker = Picker(100.0 * rows * rows, 50.0 * rows * rows, clock, seed=1)
+    logits = np.where(np.eye(rows, dtype=bool), 20.0, -20.0).astype(np.float32)  # row i is label i's
+    for _ in range(turns):
+        clock.now_s += 0.0025  # a quarter
+        add(counters, logits, active)
+    found = counters.snapshot().sums[4] / turns
+    assert found.mean() == pytest.approx(1, abs=0.1)
+    assert np.abs(found - 1).max() < 6 * np.sqrt(30 / turns)
+
+
 def test_no_decision_is_lost_or_counted_twice_between_threads() -> None:
     policy = policy_of(KINDS[:2], (0.0, 0.0))
     counters, active = counters_of(policy)
@@ -228,7 +243,7 @@ def test_what_is_picked_settles_at_what_comes_in() -> None:
         clock.now_s += 0.01  # a number comes, ten are there
         found = picker.pick(10, 1.0)
         if found is not None and turn >= 20_000:
-            count = len(range(10)[found[0]]) if isinstance(found[0], slice) else len(found[0])
+            count = len(np.arange(10)[found[0]])
             looked += count
             stood += count * found[1]
     assert looked == pytest.approx(20_000, rel=0.05)
@@ -236,8 +251,8 @@ def test_what_is_picked_settles_at_what_comes_in() -> None:
     clock.now_s += 1e9
     picker.pick(1, 1.0)
     found = picker.pick(10_000_000, 1.0)
-    assert found is not None and not isinstance(found[0], slice), "of very many, some"
-    assert len(found[0]) == pytest.approx(500, rel=0.3) and found[1] == pytest.approx(20_000, rel=0.1)
+    assert found is not None and found[1] == pytest.approx(20_000, rel=0.1), "of very many, some"
+    assert len(np.arange(10_000_000)[found[0]]) == pytest.approx(500, rel=0.1)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 5000])
@@ -261,5 +276,6 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        sums = counters._sums
-        assert sum(piece.nbytes for piece in sums._positives._pieces) + sums._picked_bytes < 3 << 20
+        assert (
+            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, decisions, picked in counters._sums._held) < 3 << 20
+        )

@@ -1,6 +1,6 @@
 """The accounting of one model version: what was decided, and what its calibration says of it, by label.
 
-A request costs a copy of its decisions; the sums are made for many of them at once, when enough have gathered or somebody looks.
+A request costs a copy of its logits; the sums are made for many of them at once, when enough have gathered or somebody looks.
 """
 
 import threading
@@ -95,7 +95,7 @@ class ModelCounters:
 
         Args:
             logits: [..., label], without NaN; what is needed of them later is copied.
-            decisions: of the same shape, what was decided; copied.
+            decisions: of the same shape, what was decided; kept for a while, so nobody may write to them.
             active: that decided.
 
         Raises:

@@ -3,13 +3,13 @@
 Decisions and positives are always exact. Of calibrated probabilities a hundred thousand a second are worked out, a
 thousandth of a core; beyond that rows are drawn at random, with a chance of one in k, and count k times.
 
-Whoever adds leaves a copy and goes. Between requests all of this is out of the caches, and beside other busy threads each call
-of numpy that lets go of the interpreter waits until it has it back: 2 us in a loop are 20 us in a server.
+Whoever adds leaves what is needed and goes. Between requests all of this is out of the caches, and beside other busy threads
+each call of numpy that lets go of the interpreter waits until it has it back: 2 us in a loop are 20 us in a server.
 """
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from cutpoint.calibration import Policy
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from ..policy.policies import Active
 from .calibrated import NegativeOdds
 from .picker import Picker
-from .positives import Positives
 from .prevalence import Window
 
 Doubles = NDArray[np.float64]
-
-# Rows that are looked at: who decided them, for how many rows each of them stands, and their logits.
-_Picked = tuple[Active, int, bytes]
+# Rows that are looked at: for how many rows each of them stands, and their logits.
+_Picked = tuple[int, bytes]
 
 COUNTERS = {
     "cutpoint_decisions": "Decisions made: rows or windows held against the label's threshold.",
@@ -37,18 +35,16 @@ COUNTERS = {
 _POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are of `Active.per_decision` but for positives
 ACTUAL = PREDICTED = ("negative", "positive")
 
-# Pieces of sums that wait for whoever sums already, before whoever adds waits too.
-_MANY = 4
+# Requests and bytes that are held; so many times as much, and whoever adds waits for whoever sums.
+_MOST_HELD, _MOST_BYTES, _MUCH_MORE = 256, 1 << 20, 4
+# Rows that can be counted in a byte, labels from which on that pays, and how many such counts are added up together.
+_BYTE, _WIDE, _MOST_PARTS = 128, 64, 32
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
-# Bytes of logits that are looked at together.
-_PICKED_BYTES = 2 * _CHUNK
 # Probabilities a second that are worked out, at some 10 ns each beside a busy server, and those of them that the window sees;
 # and how many are saved up for a burst.
 _PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 1e5, 2e5
 _WINDOW_PER_S, _WINDOW_SAVED = 5e4, 1e5
-# Rows of a request, one after the other, that are looked at together or not at all: drawing costs as much as looking at some.
-_TOGETHER = 8
 # Policies whose maps are kept: what was accepted under one is decided by it, beside those that came after.
 _MAPS = 4
 _FARTHEST = 1e4
@@ -59,104 +55,106 @@ class Sums:
 
     def __init__(self, labels: int, clock: Callable[[], float], seed: int | None) -> None:
         self.lock = threading.Lock()
+        self._held: list[tuple[Active, NDArray[np.bool_], _Picked | None]] = []
         self.outcomes = np.zeros((len(PREDICTED), len(ACTUAL), labels))
         self.recallable = np.zeros((len(PREDICTED), labels))
         self._labels = labels
         self._values = np.zeros((len(COUNTERS), labels))
         self._window = Window(labels, clock=clock)
         self._windowed: Active | None = None
-        self._in_window = Picker(_WINDOW_PER_S, _WINDOW_SAVED, clock, None if seed is None else seed + 1)
-        self._chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
-        self._numbers = np.zeros((0, labels), np.float32)
-        self._maps: list[tuple[Policy, NegativeOdds]] = []
-        self._numbers_of_row = float(labels)
-        # What was added and not summed, under a lock that is never held for long.
-        self._adding = threading.Lock()
-        self._positives = Positives(labels)
-        self._of: Active | None = None  # that decided last, and how many rows since
-        self._since = 0
-        self._rows: dict[int, tuple[Active, int]] = {}  # of those before it
         self._picker = Picker(_PROBABILITIES_PER_S, _PROBABILITIES_SAVED, clock, seed)
-        self._picked: list[_Picked] = []
+        self._in_window = Picker(_WINDOW_PER_S, _WINDOW_SAVED, clock, None if seed is None else seed + 1)
+        self._rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
+        self._numbers = np.zeros((0, labels), np.float32)
+        self._of: Active | None = None  # of the rows that were counted last
+        self._maps: list[tuple[Policy, NegativeOdds]] = []
+        self._since = 0
+        self._parts: list[NDArray[np.uint8]] = []  # [part, label], positives of up to 128 rows each
+        self._picked: list[tuple[Active, int, bytes]] = []
         self._picked_bytes = 0
+        self._numbers_of_row = float(labels)
 
     def start(self, active: Active, prior: NDArray[np.float64]) -> None:
         """The window is of this policy's probabilities from now on; it starts anew where these are others."""
         with self.lock:
-            self._settle(whole=True)
+            self._settle()
+            self._look_at_picked()
             self._numbers_of_row = self._labels * self._map_of(active).cost  # made now, rather than while somebody waits
             before, self._windowed = self._windowed, active
             if before is None or _identity(before) != _identity(active):
                 self._window.clear(prior)
 
     def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Have these counted, soon: [..., label]. Nothing of them is kept, but copies of some rows of logits."""
-        count = decisions.size // self._labels
-        if not count:
-            return
-        positives = self._positives.of(decisions)
-        with self._adding:
-            if active is not self._of:
-                self._put_rows_away(active)
-            self._since += count
-            self._positives.add(positives)
-            parts = -(-count // _TOGETHER)
-            if self._picker.gap >= parts:  # as `pick` does
-                self._picker.gap -= parts
-            else:
-                self._pick(logits, count, active)
-            much = self._positives.much
-        if much or self._picked_bytes >= _PICKED_BYTES:
+        """Have these counted, soon: [..., label]. Decisions are kept as they are, logits copied as far as they are needed."""
+        size, held = decisions.size, self._held
+        held.append((active, decisions, self._pick(logits, size // self._labels) if size else None))
+        requests = len(held)
+        if requests >= _MOST_HELD or requests * size >= _MOST_BYTES:
             # Where somebody sums already, it is left to them, unless far too much has gathered.
-            if self.lock.acquire(blocking=much >= _MANY or self._picked_bytes >= _MANY * _PICKED_BYTES):
+            waits = requests >= _MUCH_MORE * _MOST_HELD or requests * size >= _MUCH_MORE * _MOST_BYTES
+            if self.lock.acquire(blocking=waits):
                 try:
-                    self._settle(whole=False)
+                    self._settle()
                 finally:
                     self.lock.release()
 
-    def _pick(self, logits: NDArray[np.float32], count: int, active: Active) -> None:
-        """Keep a copy of the rows that are to be looked at."""
-        found = self._picker.pick(-(-count // _TOGETHER), self._numbers_of_row * min(count, _TOGETHER))
-        if found is not None:
-            which, stride = found
-            rows = logits.reshape(count, self._labels)
-            if isinstance(which, slice):
-                rows = rows if which.start is None else rows[which.start * _TOGETHER : which.stop * _TOGETHER]
-            else:
-                places = (which[:, None] * _TOGETHER + np.arange(_TOGETHER)).reshape(-1)
-                rows = rows[places[places < count]]
-            self._picked.append((active, stride, rows.tobytes()))
-            self._picked_bytes += rows.nbytes
+    def _pick(self, logits: NDArray[np.float32], count: int) -> _Picked | None:
+        """A copy of the rows that are to be looked at."""
+        found = self._picker.pick(count, self._numbers_of_row)
+        if found is None:
+            return None
+        which, stride = found
+        return stride, logits.reshape(count, self._labels)[which].tobytes()
 
     def read(self) -> tuple[Doubles, Doubles, Doubles, tuple[Doubles, Doubles, float], float]:
-        """Sums, outcomes, those with recall, the window's counts and its rows, with all that was added."""
+        """Sums, outcomes, those with recall, the window's counts and its rows, with all that is held."""
         with self.lock:
-            self._settle(whole=True)
+            self._settle()
+            self._look_at_picked()
+            self._add_parts()
+            self._add_rows()
             return self._values.copy(), self.outcomes.copy(), self.recallable.copy(), self._window.counts(), self._window.rows
 
-    def _settle(self, *, whole: bool) -> None:
-        """Sum what was added: all of it, or where that is much."""
-        rows: list[tuple[Active, int]] = []
-        picked: list[_Picked] = []
-        with self._adding:
-            if whole:
-                self._put_rows_away(self._of)
-                rows, self._rows = list(self._rows.values()), {}
-            if whole or self._picked_bytes >= _PICKED_BYTES:
-                picked, self._picked, self._picked_bytes = self._picked, [], 0
-            positives = self._positives.take(whole=whole)
-        for active, count in rows:  # what every decision adds, whatever it was
-            self._values[: len(active.per_decision)] += active.per_decision * count
-        if positives:
-            self._values[_POSITIVES] += self._positives.summed(positives)
-        self._look_at_picked(picked)
+    def _settle(self) -> None:
+        """Sum what is held."""
+        # Whoever appends does so without the lock, so the list stays the same one, and what came meanwhile stays in it.
+        number = len(self._held)
+        taken = self._held[:number]
+        del self._held[:number]
+        for _, group in itertools.groupby(taken, key=lambda held: id(held[0])):
+            same = list(group)
+            self._count(same[0][0], [decisions for _, decisions, _ in same])
+        for active, _, picked in taken:
+            if picked is not None:
+                self._picked.append((active, *picked))
+                self._picked_bytes += len(picked[1])
+        if self._picked_bytes >= 2 * _CHUNK:
+            self._look_at_picked()
 
-    def _put_rows_away(self, following: Active | None) -> None:
-        """Count rows for `following` from here on."""
-        if self._of is not None and self._since:
-            _, before = self._rows.get(id(self._of), (None, 0))
-            self._rows[id(self._of)] = self._of, before + self._since
-        self._of, self._since = following, 0
+    def _count(self, active: Active, decisions: Sequence[NDArray[np.bool_]]) -> None:
+        """Count decisions, all by one policy."""
+        if active is not self._of:
+            self._add_rows()
+            self._of = active
+        bits = np.frombuffer(
+            b"".join([each.data if each.flags.c_contiguous else each.tobytes() for each in decisions]), np.uint8
+        ).reshape(-1, self._labels)
+        self._since += len(bits)
+        if self._labels < _WIDE:
+            self._values[_POSITIVES] += np.add.reduce(bits, axis=0, dtype=np.uint32)
+            return
+        whole = len(bits) // _BYTE * _BYTE  # in bytes it is ten times as fast
+        self._parts.append(np.add.reduce(bits[:whole].reshape(-1, _BYTE, self._labels), axis=1, dtype=np.uint8))
+        if whole < len(bits):
+            self._parts.append(np.add.reduce(bits[whole:], axis=0, dtype=np.uint8)[None])
+        if len(self._parts) >= _MOST_PARTS:
+            self._add_parts()
+
+    def _add_parts(self) -> None:
+        """Add positives that were counted in bytes."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self._values[_POSITIVES] += np.add.reduce(np.concatenate(parts), axis=0, dtype=np.uint32)
 
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""
@@ -167,8 +165,15 @@ class Sums:
         self._maps = [(active.policy, made), *self._maps[: _MAPS - 1]]
         return made
 
-    def _look_at_picked(self, picked: list[_Picked]) -> None:
-        """Look at the rows that stand for more than themselves."""
+    def _add_rows(self) -> None:
+        """Add what every decision adds, whatever it was, for the rows since this was done last."""
+        if self._of is not None and self._since:
+            self._values[: len(self._of.per_decision)] += self._of.per_decision * self._since
+        self._since = 0
+
+    def _look_at_picked(self) -> None:
+        """Look at the rows that stand for more than themselves, once there are many of them."""
+        picked, self._picked, self._picked_bytes = self._picked, [], 0
         for _, group in itertools.groupby(picked, key=lambda each: id(each[0])):
             same = list(group)
             rows = np.frombuffer(b"".join([data for _, _, data in same]), np.float32).reshape(-1, self._labels)
@@ -176,14 +181,14 @@ class Sums:
             if any(stride > 1 for _, stride, _ in same):
                 lengths = [len(data) // (4 * self._labels) for _, _, data in same]
                 weights = np.repeat(np.array([stride for _, stride, _ in same], np.float32), lengths)
-            for at in range(0, len(rows), self._chunk_rows):
-                some = slice(at, at + self._chunk_rows)
+            for at in range(0, len(rows), self._rows):
+                some = slice(at, at + self._rows)
                 self._look_at(rows[some], same[0][0], None if weights is None else weights[some])
 
     def _look_at(self, rows: NDArray[np.float32], active: Active, weights: NDArray[np.float32] | None) -> None:
         """Sum the probabilities of rows, each taken as often as its weight says; once, where there are none."""
         if len(self._numbers) < len(rows):
-            self._numbers = np.empty((self._chunk_rows, self._labels), np.float32)
+            self._numbers = np.empty((self._rows, self._labels), np.float32)
         numbers = self._numbers[: len(rows)]
         map_ = self._map_of(active)
         alerts = np.greater_equal(rows, active.thresholds)
