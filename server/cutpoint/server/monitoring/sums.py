@@ -30,10 +30,15 @@ COUNTERS = {
     "cutpoint_positives": "Decisions at or above the threshold.",
     "cutpoint_expected_positives": "Positives that the calibration expects: its rate for the label, summed over decisions.",
     "cutpoint_expected_positives_variance": "Binomial variance of the expected positives: the sum of p(1-p) over decisions.",
+    "cutpoint_expected_positives_standard_error": "Standard error of these by the calibration, summed over decisions.",
+    "cutpoint_promised_recall": "Expected recall at the cut, summed over decisions.",
+    "cutpoint_promised_false_positive_rate": "Expected false positive rate at the cut, summed over decisions.",
+    "cutpoint_promised_decisions": "Decisions of a policy that knows both of these rates; others are not in their sums.",
     "cutpoint_probability": "Calibrated probability of a true positive, summed over decisions.",
     "cutpoint_alerted_probability": "Calibrated probability of a true positive, summed over positives.",
 }
-_POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are of `Active.per_decision` but for positives
+# Their rows; those before the probability are of `Active.per_decision`, but for positives.
+POSITIVES, EXPECTED, ERROR, RECALL, FALSE_POSITIVES, _PROBABILITY = 1, 2, 4, 5, 6, 8
 ACTUAL = PREDICTED = ("negative", "positive")
 
 # Pieces of sums that wait for whoever sums already, before whoever adds waits too.
@@ -147,7 +152,7 @@ class Sums:
         for active, count in rows:  # what every decision adds, whatever it was
             self._values[: len(active.per_decision)] += active.per_decision * count
         if positives:
-            self._values[_POSITIVES] += self._positives.summed(positives)
+            self._values[POSITIVES] += self._positives.summed(positives)
         self._look_at_picked(picked)
 
     def _put_rows_away(self, following: Active | None) -> None:
