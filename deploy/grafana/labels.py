@@ -103,8 +103,8 @@ def label_in_detail() -> Panels:
             "Recall: $shown",
             "Share of the true positives that were found. Confirmed: outcomes of 7 days from reviews that see misses, those "
             "of a sample weighed by how many they stand for; none where only alerts are looked at. Its interval is in "
-            "`cutpoint outcomes summary`. Estimated: what was promised of the last hour's decisions, which holds while each class "
-            "looks as it did.",
+            "`cutpoint outcomes summary`. Estimated: what was promised of the last hour's decisions, which holds while each "
+            "class looks as it did.",
             [
                 Query(rule("recall:confirmed7d"), "confirmed"),
                 Query(rule("recall:estimated1h"), "estimated"),

@@ -211,11 +211,11 @@ def test_what_follows_from_the_counts() -> None:
 
 
 def test_what_an_earlier_policy_decided_is_held_against_what_that_one_promised() -> None:
-    """A tenth is positive where the first policy expected a hundredth, its rate known to a tenth; the second expects what is."""
+    """A tenth is positive where the first policy expected a hundredth, its rate known to a tenth; the next expects what is."""
     of = 'model="m",version="1",label="a"'
 
     def counted_by(first: float, second: float, known: float = 1.0) -> str:
-        """So many decisions by recall 0.8 and false positive rate 0.02, and by 0.5 and 0.001, of which such a share is known."""
+        """So many decisions by recall 0.8 and false positive rate 0.02, and by 0.5 and 0.001; of a share these are known."""
         sums = {
             "decisions": first + second, "positives": 0.098 * first + 0.0509 * second,
             "expected_positives": 0.0278 * first + 0.0509 * second,

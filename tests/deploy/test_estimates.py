@@ -46,8 +46,8 @@ def test_promtool_says_what_numpy_says(tmp_path: Path) -> None:
                 expect(f"model_version_label:cutpoint_recall:estimated{window}{label}", tpr)
                 expect(f"model_version_label:cutpoint_precision:cbpe{window}{label}", sums.cbpe()[0])
                 expect(f"model_version_label:cutpoint_recall:cbpe{window}{label}", sums.cbpe()[1])
-    # A cut that tells nothing, a label without positives, one that decides nothing, one that was in part decided by a policy that
-    # knows no recall, and one of a server that does not say: nothing is estimated.
+    # A cut that tells nothing, a label without positives, one that decides nothing, one that a policy without recall decided in
+    # part, and one of a server that does not say: nothing is estimated.
     names = ("blind", "silent", "undecided", "part", "older")
     blind, silent, undecided, part, older = (f'{{model="m",version="1",label="{name}"}}' for name in names)
     for label, decisions, positives, recall, known in (

@@ -46,7 +46,7 @@ def test_512_labels_are_counted_exactly_across_policies(server: ServerProcess, c
         made = client.calibrate("many", objective, targets=y, logits=logits, allow_undecided=True).policy
         rates, decides = np.nan_to_num(made.expected_rates()), ~np.isnan(made.thresholds())
         expected = [label.expected if label.threshold is not None else None for label in made.labels]
-        errors = [0 if each is None else (each.alert_rate.high - each.alert_rate.low) / (2 * 1.959964) for each in expected]
+        errors = [0.0 if each is None else (each.alert_rate.high - each.alert_rate.low) / (2 * 1.959964) for each in expected]
         promised = np.array(
             [[each.recall.value, each.fpr.value, 1] if each and each.recall and each.fpr else [0, 0, 0] for each in expected]
         ).T
