@@ -82,7 +82,8 @@ class Active:
         rates, decides, (error, recall, false) = self.rates * self.decides, 1.0 * self.decides, self.promises[_SUMMED]
         known = ~np.isnan(recall + false)
         rows = [decides, 0 * rates, rates, rates * (1 - rates), rates * error, recall * known, false * known, decides * known]
-        return np.nan_to_num(np.stack(rows))
+        found: NDArray[np.float64] = np.nan_to_num(np.stack(rows))
+        return found
 
     @cached_property
     def promises(self) -> NDArray[np.float64]:
