@@ -25,7 +25,7 @@ from serving_load import INFER, Caller, Request, grpc_request, infer_message, lo
 from serving_models import LABELS, mlp512, rows
 from serving_process import Server, cutpoint_serve
 
-CALLERS, PAIRS, ROUNDS = 8, 5, 2
+CALLERS, PAIRS, ROUNDS = 8, 9, 3
 COUNTS = {1: 2_000, 64: 700}  # requests of a load, by rows: some half a second
 COUNTED, ADDS = 1_000_000, 20_000
 COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}'

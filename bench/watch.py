@@ -14,7 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 LABELS, VERSIONS, ROUNDS, WINDOW_S, EVERY_S = 512, 3, 9, 600.0, 2.0
-COUNTERS = ("decisions", "positives", "expected_positives", "expected_positives_variance", "probability", "alerted_probability")
+COUNTERS = (
+    "decisions", "positives", "expected_positives", "expected_positives_variance", "expected_positives_standard_error",
+    "promised_recall", "promised_false_positive_rate", "promised_decisions", "probability", "alerted_probability",
+)  # fmt: skip
 GAUGES = (
     "expected_positive_rate", "expected_positive_rate_rse", "threshold", "expected_recall", "expected_false_positive_rate",
     "expected_precision", "expected_prevalence", "target_precision", "estimated_prevalence",

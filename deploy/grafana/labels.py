@@ -71,7 +71,7 @@ def label_in_detail() -> Panels:
         lines(
             "Prevalence: $shown",
             "Share of true positives in the traffic, estimated without labels in two ways: from the live rate (Rogan and "
-            "Gladen: it trusts the calibration's recall and false-positive rate) and from the scores (EM, Saerens: it trusts "
+            "Gladen: it trusts the recall and false-positive rate promised) and from the scores (EM, Saerens: it trusts "
             "the probabilities). Both far from the calibration's: the world has changed. Only one: the scores have.",
             [
                 Query(rule("prevalence:rogan_gladen1h"), "from the rate"),
@@ -87,7 +87,7 @@ def label_in_detail() -> Panels:
         lines(
             "Precision: $shown",
             "Share of the positives that are true. Confirmed: outcomes reported over 7 days, with the 95 % Wilson interval "
-            "as band. Estimated: by the live rate of the last hour and the calibration's recall, without labels. The alert "
+            "as band. Estimated: by the live rate of the last hour and the recall promised, without labels. The alert "
             "wants a wider interval, of three and a half standard deviations, below the target.",
             [
                 Query(rule("precision:confirmed7d_high"), "at most"),
@@ -103,7 +103,8 @@ def label_in_detail() -> Panels:
             "Recall: $shown",
             "Share of the true positives that were found. Confirmed: outcomes of 7 days from reviews that see misses, those "
             "of a sample weighed by how many they stand for; none where only alerts are looked at. Its interval is in "
-            "`cutpoint outcomes summary`. Estimated: the calibration's, which holds while each class looks as it did.",
+            "`cutpoint outcomes summary`. Estimated: what was promised of the last hour's decisions, which holds while each "
+            "class looks as it did.",
             [
                 Query(rule("recall:confirmed7d"), "confirmed"),
                 Query(rule("recall:estimated1h"), "estimated"),

@@ -33,16 +33,26 @@ def page(
     activated_s: float = 100.0,
     started_s: float | None = 1000.0,
     more: str = "",
-    gauges: dict[str, float] | None = None,
+    threshold: float = 2.5,
+    promised: tuple[float, float] | None = None,
 ) -> str:
-    """What a server would write: (decisions, positives, expected) by model, version and label."""
+    """What a server would write: (decisions, positives, expected) by model, version and label.
+
+    Their rate has a relative standard error of a tenth; `promised` are recall and false positive rate.
+    """
     lines = ["# HELP cutpoint_decisions_total Decisions made.", "# TYPE cutpoint_decisions_total counter"]
     for (model, version, label), values in counts.items():
         of = f'model="{model}",version="{version}",label="{label}"'
-        for name, value in zip(("decisions", "positives", "expected_positives"), values, strict=True):
-            lines.append(f"cutpoint_{name}_total{{{of}}} {value!r}")
-        for name, value in {"threshold": 2.5, "expected_positive_rate_rse": 0.1, **(gauges or {})}.items():
-            lines.append(f"cutpoint_{name}{{{of}}} {value!r}")
+        decisions, positives, expected = values
+        sums = {
+            "decisions": decisions, "positives": positives, "expected_positives": expected,
+            "expected_positives_standard_error": 0.1 * expected,
+        }  # fmt: skip
+        if promised:
+            rates = ("promised_decisions", "promised_recall", "promised_false_positive_rate")
+            sums |= {name: decisions * each for name, each in zip(rates, (1.0, *promised), strict=True)}
+        lines += [f"cutpoint_{name}_total{{{of}}} {value!r}" for name, value in sums.items()]
+        lines.append(f"cutpoint_threshold{{{of}}} {threshold}")
     for model, version in {key[:2] for key in counts}:
         of = f'model="{model}",version="{version}"'
         lines.append(f"cutpoint_policy_version{{{of}}} {policy}")
@@ -168,7 +178,7 @@ def test_a_new_policy_is_marked_and_servers_that_disagree_are_named() -> None:
     for each in (x, y):
         each.take(page({A: (1.0, 0.0, 0.0)}, policy=3), 0.0)
     assert watch.look(0.0).changes == ()
-    x.take(page({A: (2.0, 0.0, 0.0)}, policy=4, activated_s=200.0, gauges={"threshold": 7.0}), 60.0)
+    x.take(page({A: (2.0, 0.0, 0.0)}, policy=4, activated_s=200.0, threshold=7.0), 60.0)
     y.take(page({A: (2.0, 0.0, 0.0)}, policy=3), 60.0)
     apart = watch.look(60.0)
     assert apart.policies == ((3, 4),)
@@ -184,11 +194,10 @@ def test_what_follows_from_the_counts() -> None:
         f'cutpoint_outcomes_total{{model="m",version="1",label="a",predicted="{p}",actual="{a}"}} {n}\n'
         for p, a, n in (("positive", "positive", 30), ("positive", "negative", 10), ("negative", "positive", 99))
     )
-    gauges = {"expected_recall": 0.304, "expected_false_positive_rate": 0.0071}
     watch = Watch(["http://x", "http://y"], 600.0)
     for replica in watch.replicas:
         counts: Counts = {A: (10000.0, 134.0, 102.0), B: (0.0, 0.0, 0.0)}
-        replica.take(page(counts, gauges=gauges, more=outcomes), 0.0)
+        replica.take(page(counts, promised=(0.304, 0.0071), more=outcomes), 0.0)
     found = watch.look(0.0)
     assert found.prevalence[0] == pytest.approx((0.0134 - 0.0071) / (0.304 - 0.0071))
     assert found.prevalence_low[0] < found.prevalence[0] < found.prevalence_high[0]
@@ -199,6 +208,35 @@ def test_what_follows_from_the_counts() -> None:
     assert (low[0], high[0]) == pytest.approx((wanted.low, wanted.high), abs=1e-4)
     assert found.order() == [0, 1]
     assert found.z[0] == pytest.approx(stats.norm.isf(stats.nbinom(100, 1 / (1 + 2.04)).sf(267)), abs=0.05)
+
+
+def test_what_an_earlier_policy_decided_is_held_against_what_that_one_promised() -> None:
+    """A tenth is positive where the first policy expected a hundredth, its rate known to a tenth; the next expects what is."""
+    of = 'model="m",version="1",label="a"'
+
+    def counted_by(first: float, second: float, known: float = 1.0) -> str:
+        """So many decisions by recall 0.8 and false positive rate 0.02, and by 0.5 and 0.001; of a share these are known."""
+        sums = {
+            "decisions": first + second, "positives": 0.098 * first + 0.0509 * second,
+            "expected_positives": 0.0278 * first + 0.0509 * second,
+            "expected_positives_standard_error": 0.00278 * first + 0.000509 * second,
+            "promised_decisions": known * (first + second), "promised_recall": 0.8 * first + 0.5 * second,
+            "promised_false_positive_rate": 0.02 * first + 0.001 * second,
+        }  # fmt: skip
+        return "\n".join(f"cutpoint_{name}_total{{{of}}} {value!r}" for name, value in sums.items())
+
+    watch = Watch(["http://x"], 600.0)
+    (replica,) = watch.replicas
+    surprises = []
+    for now_s, first, second in ((0.0, 1e4, 0.0), (1.0, 1e4, 10.0), (2.0, 1e4, 1e4), (3.0, 1e4, 3e4)):
+        replica.take(counted_by(first, second), now_s)
+        found = watch.look(now_s)
+        assert found.since_start and found.prevalence[0] == pytest.approx(0.1)
+        surprises.append(float(found.z[0]))
+    assert abs(surprises[1] - surprises[0]) < 0.1 and surprises[1:] == sorted(surprises[1:], reverse=True)
+    vague = Watch(["http://x"], 600.0)
+    vague.replicas[0].take(counted_by(1e4, 3e4, known=0.9), 0.0)
+    assert np.isnan(vague.look(0.0).prevalence[0])
 
 
 def test_the_most_surprising_come_first_and_what_is_asked_for_is_shown() -> None:
@@ -229,9 +267,7 @@ def shown(standing: Standing, watch: Watch, now_s: float, top: int = 20, width: 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_a_narrow_terminal_has_fewer_columns_and_no_broken_lines(width: int) -> None:
     watch = Watch(["http://x"], 600.0)
-    watch.replicas[0].take(
-        page({A: (12345.0, 3.0, 2.0)}, gauges={"expected_recall": 0.5, "expected_false_positive_rate": 0.0}), 0.0
-    )
+    watch.replicas[0].take(page({A: (12345.0, 3.0, 2.0)}, promised=(0.5, 0.0)), 0.0)
     text = shown(watch.look(0.0), watch, 0.0, width=width)
     assert all(len(line) <= width for line in text.splitlines())
     assert ("threshold" in text) == (width >= 140)

@@ -46,7 +46,9 @@ def test_numpy_says_what_promtool_says(tmp_path: Path) -> None:
             f"cutpoint_expected_positives_total{of}": " ".join(
                 repr(float(v)) for v in counters.expected - counters.expected[0]
             ),
-            f"cutpoint_expected_positive_rate_rse{of}": f"{counters.rse}x{STEPS}",
+            f"cutpoint_expected_positives_standard_error_total{of}": " ".join(
+                repr(float(v)) for v in counters.rse * (counters.expected - counters.expected[0])
+            ),
         }
         recorded = record(counters)
         wanted = {f"z{window.name}": recorded.z(window.name) for window in WINDOWS} | {"dispersion7d": recorded.dispersion}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from estimating import KINDS, PRIOR, Scores, Sums, moved_each
+from estimating import KINDS, Scores, Sums, moved_each
 from rules_files import promtool, unit_test
 
 ROWS = 100_000
@@ -31,34 +31,40 @@ def test_promtool_says_what_numpy_says(tmp_path: Path) -> None:
             label = f'{{model="m",version="1",label="{kind.name} {prevalence}"}}'
             counters = {
                 "decisions": sums.decisions,
+                "promised_decisions": sums.decisions,
+                "promised_recall": sums.decisions * tpr,
+                "promised_false_positive_rate": sums.decisions * fpr,
                 "positives": sums.positives,
                 "probability": sums.probability,
                 "alerted_probability": sums.alerted_probability,
             }
             for name, value in counters.items():
                 series[f"cutpoint_{name}_total{label}"] = " ".join(repr(float(value) * i / 60) for i in range(241))
-            gauges = {"recall": tpr, "false_positive_rate": fpr, "prevalence": PRIOR}
-            for name, value in gauges.items():
-                series[f"cutpoint_expected_{name}{label}"] = f"{value!r}x240"
             for window in ("1h", "1d"):
                 expect(f"model_version_label:cutpoint_prevalence:rogan_gladen{window}{label}", sums.prevalence(tpr, fpr))
                 expect(f"model_version_label:cutpoint_precision:estimated{window}{label}", sums.precision(tpr, fpr))
                 expect(f"model_version_label:cutpoint_recall:estimated{window}{label}", tpr)
                 expect(f"model_version_label:cutpoint_precision:cbpe{window}{label}", sums.cbpe()[0])
                 expect(f"model_version_label:cutpoint_recall:cbpe{window}{label}", sums.cbpe()[1])
-    # A cut that tells nothing, a label without positives, and one that decides nothing: nothing is estimated.
-    blind = '{model="m",version="1",label="blind"}'
-    silent = '{model="m",version="1",label="silent"}'
-    undecided = '{model="m",version="1",label="undecided"}'
-    for label, decisions, positives in ((blind, 100, 10), (silent, 100, 0), (undecided, 0, 0)):
+    # A cut that tells nothing, a label without positives, one that decides nothing, one that a policy without recall decided in
+    # part, and one of a server that does not say: nothing is estimated.
+    names = ("blind", "silent", "undecided", "part", "older")
+    blind, silent, undecided, part, older = (f'{{model="m",version="1",label="{name}"}}' for name in names)
+    for label, decisions, positives, recall, known in (
+        (blind, 100, 10, 0.105, 1), (silent, 100, 0, 0.5, 1), (undecided, 0, 0, 0, 0), (part, 100, 20, 0.5, 0.9)
+    ):  # fmt: skip
+        promised = decisions * known
         series[f"cutpoint_decisions_total{label}"] = f"0+{decisions}x240"
         series[f"cutpoint_positives_total{label}"] = f"0+{positives}x240"
-    for label, tpr in ((blind, 0.105), (silent, 0.5)):
-        series[f"cutpoint_expected_recall{label}"] = f"{tpr}x240"
-        series[f"cutpoint_expected_false_positive_rate{label}"] = "0.1x240"
+        series[f"cutpoint_promised_decisions_total{label}"] = f"0+{promised}x240"
+        series[f"cutpoint_promised_recall_total{label}"] = f"0+{recall * promised}x240"
+        series[f"cutpoint_promised_false_positive_rate_total{label}"] = f"0+{0.1 * promised}x240"
+    series[f"cutpoint_decisions_total{older}"], series[f"cutpoint_positives_total{older}"] = "0+100x240", "0+20x240"
     for label, name in (
         (blind, "prevalence:rogan_gladen1h"), (blind, "precision:estimated1h"), (silent, "precision:estimated1h"),
         (undecided, "prevalence:rogan_gladen1h"), (undecided, "recall:estimated1h"),
+        (part, "prevalence:rogan_gladen1h"), (part, "precision:estimated1h"), (part, "recall:estimated1h"),
+        (older, "prevalence:rogan_gladen1h"), (older, "precision:estimated1h"), (older, "recall:estimated1h"),
     ):  # fmt: skip
         checks.append({"expr": f"model_version_label:cutpoint_{name}{label}", "eval_time": "3h", "exp_samples": []})
     promtool("test", "rules", unit_test(tmp_path / "test.yml", "1m", series, checks))

@@ -5,13 +5,16 @@ deploy/prometheus/rehearsal.py divides all durations of the rules and of the con
 
 import re
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from bundles import linear_bundle, policy
 from cutpoint.bundle import write_policy
 from cutpoint.calibration import Counts, LabelPolicy, expected_at
 from cutpoint.client import Client
+from numpy.typing import NDArray
 from processes import serving
 from rehearsal import prometheus, shortened, until
 from rules_files import binary
@@ -21,10 +24,10 @@ ROWS = 200
 
 
 class Traffic:
-    """Requests one after the other in a thread, of which a known share of rows is positive for label a, and a tenth for b."""
+    """The same request again and again in a thread."""
 
-    def __init__(self, target: str) -> None:
-        self.share = RATE
+    def __init__(self, target: str, rows: NDArray[np.float32]) -> None:
+        self.rows = rows
         self.error: Exception | None = None
         self._target = target
         self._stop = threading.Event()
@@ -44,12 +47,17 @@ class Traffic:
         try:
             with Client(self._target) as client:
                 while not self._stop.wait(0.02):
-                    rows = np.full((ROWS, 4), -1, np.float32)
-                    rows[: round(self.share * ROWS), 0] = 1
-                    rows[: round(RATE * ROWS), 1] = 1
-                    client.score("linear", rows)
+                    client.score("linear", self.rows)
         except Exception as error:  # raised in the thread that waits for this one
             self.error = error
+
+
+def rows_of(share: float) -> NDArray[np.float32]:
+    """Of which this share is positive for label a, and a tenth for b."""
+    rows = np.full((ROWS, 4), -1, np.float32)
+    rows[: round(share * ROWS), 0] = 1
+    rows[: round(RATE * ROWS), 1] = 1
+    return rows
 
 
 def calibrated(models: Path) -> None:
@@ -74,7 +82,7 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
     with (
         serving(models) as server,
         prometheus(tmp_path / "prometheus", server.metrics_url) as found,
-        Traffic(server.target) as traffic,
+        Traffic(server.target, rows_of(RATE)) as traffic,
     ):
 
         def rate_is(share: float) -> bool:
@@ -87,7 +95,7 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
         assert found.states(name) == {}
         groups = found.get("rules")["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}, groups
-        traffic.share = 3 * RATE
+        traffic.rows = rows_of(3 * RATE)
         until(lambda: found.states(name) == {"a": "firing"}, "nothing fires")
         assert found.value(f'min_over_time(ALERTS{{alertname="{name}",alertstate="pending",label="a"}}[1m])') == 1
         (alert,) = (alert for alert in found.get("alerts")["alerts"] if alert["labels"]["alertname"] == name)
@@ -100,11 +108,55 @@ def test_the_alert_goes_pending_fires_and_resolves(models: Path, tmp_path: Path)
         }
         assert re.match(r"\d+\.\d standard deviations above what the calibration promises", alert["annotations"]["description"])
         until(lambda: rate_is(3 * RATE), "the rate does not triple")
-        traffic.share = RATE
+        traffic.rows = rows_of(RATE)
         until(lambda: rate_is(RATE), "the rate does not come back")
         until(lambda: found.states(name) == {}, "the alert does not resolve")
         seen = found.instant("group by (alertname) (last_over_time(ALERTS[5m]))")
         assert {alert["alertname"] for alert, _ in seen} == {name}, "others fired"
+
+
+def test_a_recalibration_leaves_what_is_estimated_as_it_is(models: Path, tmp_path: Path) -> None:
+    """Of the events four fifths score 1 or more and half 3, of the rest a tenth and an eightieth.
+
+    Calibrated at a share of events of 0.05, live at 0.2. The rate falls with the second policy from 0.24 to 0.11; the share of
+    events does not.
+    """
+    binary("prometheus")
+    linear_bundle(models)
+    scores = np.repeat(np.array([3, 1, -1, 3, 1, -1], np.float32), [200, 120, 80, 95, 665, 6840])
+    targets = np.repeat(np.array([1, 0], np.int8), [400, 7600])
+    every = {"logits": np.stack([scores, scores], axis=1), "targets": np.stack([targets, targets], axis=1)}
+    live = np.repeat(np.array([3, 1, -1], np.float32), [22, 26, 152])[:, None].repeat(4, axis=1)
+    names = ("positive_rate:ratio1h", "prevalence:rogan_gladen1h", "precision:estimated1h", "recall:estimated1h")
+    rate, prevalence, precision, recall, surprise = (
+        f'model_version_label:cutpoint_{name}{{model="linear",version="1",label="a"}}' for name in (*names, "positives:z1h")
+    )
+    with (
+        serving(models) as server,
+        prometheus(tmp_path / "prometheus", server.metrics_url) as found,
+        Client(server.target) as client,
+    ):
+
+        def settled(wanted: float) -> bool:
+            seen = found.value(precision)
+            return seen is not None and abs(seen - wanted) < 1e-6 and found.value(surprise) is not None
+
+        client.calibrate("linear", "recall_at_least=0.8", **every)
+        with Traffic(server.target, live):
+            until(lambda: settled(0.16 / 0.24), "no precision is estimated")
+            activated_s = time.time()
+            client.calibrate("linear", "recall_at_least=0.5", **every)
+            until(lambda: settled(0.1 / 0.11), "the second policy's precision is not estimated")
+            end_s = time.time()
+
+        def course(name: str) -> NDArray[np.float64]:
+            return np.array([value for _, value in found.range(name, activated_s, end_s)[0][1]])
+
+        assert ((course(rate) > 0.12) & (course(rate) < 0.23)).any(), "no window holds decisions of both"
+        np.testing.assert_allclose(course(prevalence), 0.2, rtol=1e-6)
+        assert (np.diff(course(precision)) > -1e-6).all() and (np.diff(course(recall)) < 1e-6).all(), "little by little"
+        assert course(recall)[[0, -1]] == pytest.approx([0.8, 0.5])
+        assert np.abs(np.diff(course(surprise))).max() < 0.2 * course(surprise).max()
 
 
 def test_outcomes_become_confirmed_precision_and_recall(models: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cutpoint.server.monitoring.event import Event
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
 from cutpoint.server.workers.merged import merge
+from numpy.typing import ArrayLike
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -24,18 +25,21 @@ class Place:
     """Counters that a test adds to, and a clock."""
 
     def __init__(self, labels: tuple[str, ...] = ("a", "b"), rse: float = 0.1) -> None:
-        self.now_s = 1000.0
-        self.counts = {ONE: Counted(labels, np.zeros(len(labels)), np.zeros(len(labels)), np.full(len(labels), rse))}
+        self.now_s, self.rse = 1000.0, rse
+        self.counts = {ONE: Counted(labels, *np.zeros((3, len(labels))))}
         self.crossings = Crossings(self.read, lambda: self.now_s)
 
     def read(self) -> Mapping[Version, Counted]:
         return self.counts
 
-    def add(self, positives: object, expected: object, of: Version = ONE) -> None:
+    def add(self, positives: ArrayLike, expected: ArrayLike, of: Version = ONE) -> None:
+        more = [np.asarray(each, float) for each in (positives, expected)]
         before = self.counts[of]
-        self.counts[of] = Counted(before.labels, before.positives + positives, before.expected + expected, before.rse)
+        self.counts[of] = Counted(
+            before.labels, before.positives + more[0], before.expected + more[1], before.error + self.rse * more[1]
+        )
 
-    def go(self, minutes: float, positives: object, expected: object) -> None:
+    def go(self, minutes: float, positives: ArrayLike, expected: ArrayLike) -> None:
         """Count these every half minute, and look each time."""
         for _ in range(int(2 * minutes)):
             self.now_s += 30
@@ -156,6 +160,15 @@ def test_what_is_no_evidence_is_not_told(said: list[dict[str, Any]], positives: 
     assert said == []
 
 
+def test_a_policy_that_knows_its_rate_better_is_no_crossing(said: list[dict[str, Any]]) -> None:
+    """What was decided before it is held against what was promised of that, as vaguely as it was."""
+    place = Place(labels=("a",), rse=0.5)
+    place.go(120, 0.5, 0.25)
+    place.rse = 0.001
+    place.go(60 * 6, 0.5, 0.5)
+    assert said == []
+
+
 def test_no_traffic_is_no_crossing(said: list[dict[str, Any]]) -> None:
     place = Place()
     place.go(600, 0.0, 0.0)
@@ -181,9 +194,9 @@ def test_many_at_once_are_one_line(said: list[dict[str, Any]]) -> None:
 def test_counters_that_start_anew_are_no_drop(said: list[dict[str, Any]]) -> None:
     place = Place()
     place.go(400, [0.05, 0.05], [0.05, 0.05])
-    place.counts[ONE] = Counted(("a", "b"), np.zeros(2), np.zeros(2), np.zeros(2))
+    place.counts[ONE] = Counted(("a", "b"), *np.zeros((3, 2)))
     place.go(30, [0.05, 0.05], [0.05, 0.05])
-    place.counts[ONE] = Counted(("other",), np.zeros(1), np.zeros(1), np.zeros(1))
+    place.counts[ONE] = Counted(("other",), *np.zeros((3, 1)))
     place.go(30, 0.05, 0.05)
     del place.counts[ONE]
     place.crossings.look()
@@ -232,4 +245,5 @@ def test_what_is_read_of_a_server_and_of_several_workers_is_the_same(models: Pat
     assert one.labels == two.labels == ("a", "b")
     assert one.positives.tolist() == [7, 0] and two.positives.tolist() == [14, 0]
     np.testing.assert_allclose(two.expected, 2 * one.expected)
-    np.testing.assert_array_equal(two.rse, one.rse)
+    np.testing.assert_allclose(two.error, 2 * one.error)
+    assert one.error[0] > 0 and one.error[1] == 0

@@ -51,7 +51,8 @@ def test_series_come_at_zero_and_go_with_the_model(models: Path) -> None:
         for stage in ("decode", "queue", "inference", "answer", "request", "calibration"):
             assert f"cutpoint_{stage}_seconds_bucket" in families
         for counter in (
-            "decisions", "positives", "expected_positives", "expected_positives_variance", "probability", "alerted_probability",
+            "decisions", "positives", "expected_positives", "expected_positives_variance", "expected_positives_standard_error",
+            "promised_recall", "promised_false_positive_rate", "promised_decisions", "probability", "alerted_probability",
             "outcomes", "outcomes_unmatched", "invalid_scores", "calibrations",
         ):  # fmt: skip
             assert f"cutpoint_{counter}_total" in families

@@ -33,7 +33,10 @@ def test_512_labels_are_counted_exactly_across_policies(server: ServerProcess, c
     logits = x[:, np.arange(LABELS) % 64]
     y = (logits + rng.normal(size=logits.shape) > 2.5).astype(np.uint8)
     y[:, 7] = 0  # gets no threshold where labels are needed
-    fields = ("decisions", "positives", "expected_positives", "expected_positives_variance")
+    fields = (
+        "decisions", "positives", "expected_positives", "expected_positives_variance", "expected_positives_standard_error",
+        "promised_recall", "promised_false_positive_rate", "promised_decisions",
+    )  # fmt: skip
     wanted = {field: np.zeros(LABELS) for field in fields}
     found = server.metrics()
     for i in range(LABELS):
@@ -42,12 +45,21 @@ def test_512_labels_are_counted_exactly_across_policies(server: ServerProcess, c
     for objective in ("recall_at_least=0.8", "alert_rate_at_most=0.1"):
         made = client.calibrate("many", objective, targets=y, logits=logits, allow_undecided=True).policy
         rates, decides = np.nan_to_num(made.expected_rates()), ~np.isnan(made.thresholds())
+        expected = [label.expected if label.threshold is not None else None for label in made.labels]
+        errors = [0.0 if each is None else (each.alert_rate.high - each.alert_rate.low) / (2 * 1.959964) for each in expected]
+        promised = np.array(
+            [[each.recall.value, each.fpr.value, 1] if each and each.recall and each.fpr else [0, 0, 0] for each in expected]
+        ).T
+        assert promised[2].sum() == LABELS - 1, "label 7 has no recall"
         for rows in (1, 37, 200):
             decisions = scored(client, x[:rows])
             wanted["decisions"] += rows * decides
             wanted["positives"] += decisions.sum(axis=0)
             wanted["expected_positives"] += rows * rates
             wanted["expected_positives_variance"] += rows * rates * (1 - rates)
+            wanted["expected_positives_standard_error"] += rows * np.array(errors)
+            for field, each in zip(fields[5:], promised, strict=True):
+                wanted[field] += rows * each
     assert made is not None
     found = server.metrics()
     for field in fields:

@@ -144,7 +144,10 @@ def test_labels_beyond_the_most_are_one() -> None:
     assert of_label(found, "cutpoint_expected_positive_rate_rse")["__other__"] == pytest.approx(
         sum(errors) / sum(folded), rel=1e-4
     )
-    for name in ("threshold", "expected_recall", "expected_precision", "expected_prevalence", "target_precision"):
+    error = of_label(found, "cutpoint_expected_positives_standard_error_total")["__other__"]
+    assert error == pytest.approx(3 * sum(errors), rel=1e-4), "as if the errors were one and the same"
+    rates = ("promised_recall_total", "promised_false_positive_rate_total")
+    for name in (*rates, "threshold", "expected_recall", "expected_precision", "expected_prevalence", "target_precision"):
         assert "__other__" not in of_label(found, f"cutpoint_{name}")
     outcomes = {labels: value for (name, labels), value in found.items() if name == "cutpoint_outcomes_total"}
     assert len(outcomes) == 4 * len(kept) and sum(outcomes.values()) == 7

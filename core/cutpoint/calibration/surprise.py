@@ -99,6 +99,16 @@ def expected_range(expected: ArrayLike, rse: ArrayLike = 0.0, z: float = 1.96) -
     return back(at - z / 2), back(at + z / 2)
 
 
+def relative(error: ArrayLike, expected: ArrayLike) -> Floats:
+    """The `rse` of numbers expected with a standard error, each summed over the same decisions; 0 where nothing is expected.
+
+    Of one policy it is that of its rate, of several never less than it is: as if their errors were one and the same.
+    """
+    sigma, mu = np.broadcast_arrays(np.asarray(error, np.float64), np.asarray(expected, np.float64))
+    found: Floats = np.divide(sigma, mu, out=np.zeros(mu.shape), where=mu > 0)
+    return found
+
+
 def _taken(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike) -> tuple[Floats, Floats, Floats]:
     x, mu, e = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (positives, expected, rse)))
     return np.maximum(x, 0), np.maximum(mu, 0), np.square(np.nan_to_num(e, nan=0.0, posinf=0.0))

@@ -12,11 +12,12 @@ Floats = NDArray[np.float64]
 Key = tuple[str, str, str]  # model, version, label
 
 # Columns of a server's table, which has a row for each label of a model's version.
-COUNTERS = ("cutpoint_decisions_total", "cutpoint_positives_total", "cutpoint_expected_positives_total")
-GAUGES = (
-    "cutpoint_threshold", "cutpoint_expected_positive_rate", "cutpoint_expected_positive_rate_rse",
-    "cutpoint_expected_recall", "cutpoint_expected_false_positive_rate",
+COUNTERS = (
+    "cutpoint_decisions_total", "cutpoint_positives_total", "cutpoint_expected_positives_total",
+    "cutpoint_expected_positives_standard_error_total", "cutpoint_promised_recall_total",
+    "cutpoint_promised_false_positive_rate_total", "cutpoint_promised_decisions_total",
 )  # fmt: skip
+GAUGES = ("cutpoint_threshold",)
 OUTCOMES = ("positive", "negative")  # what became of positives
 _OUTCOMES = "cutpoint_outcomes_total"
 _COLUMNS = {name: i for i, name in enumerate((*COUNTERS, *GAUGES))}

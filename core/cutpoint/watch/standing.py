@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.surprise import expected_range, surprise
+from ..calibration.surprise import expected_range, relative, surprise
 from .replica import COUNTERS, GAUGES, OUTCOMES, Key, Replica
 
 Floats = NDArray[np.float64]
@@ -158,17 +158,16 @@ def _standing(
     changes: tuple[Change, ...],
     folded: Mapping[tuple[str, str], int],
 ) -> Standing:
-    decisions, positives, expected = counters
-    threshold, _, rse, recall, fpr = gauges
-    some = decisions > 0
+    decisions, positives, expected, error, recall, fpr, promised = counters
+    (threshold,), some, rse = gauges, decisions > 0, relative(error, expected)
     low, high = expected_range(expected, rse, _Z)
     nothing = np.full(len(keys), np.nan)
     rate = np.divide(positives, decisions, out=nothing.copy(), where=some)
-    contrast = recall - fpr
-    told = some & (np.nan_to_num(contrast) > _LEAST_CONTRAST)
+    contrast = recall - fpr  # of each decision by its own policy, summed, as is everything here
+    told = some & (promised >= decisions) & (contrast > _LEAST_CONTRAST * decisions)
 
     def prevalence(of: Floats) -> Floats:
-        share: Floats = np.clip(np.divide(of - fpr, contrast, out=nothing.copy(), where=told), 0, 1)
+        share: Floats = np.clip(np.divide(of * decisions - fpr, contrast, out=nothing.copy(), where=told), 0, 1)
         return share
 
     rate_low, rate_high = wilson(positives, decisions)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from cutpoint.calibration.surprise import deviance_z
+from cutpoint.calibration.surprise import deviance_z, relative
 from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
 from .accounting import ModelCounters
 from .event import Event
-from .promises import RSE
+from .sums import COUNTERS, ERROR, EXPECTED, POSITIVES
 
 log = logging.getLogger("cutpoint.server")
 
@@ -47,13 +47,18 @@ class Counted:
         labels: their names.
         positives: float64 [label], since it was loaded.
         expected: how many the calibration expects of the same decisions, likewise.
-        rse: relative standard error of the expected rate; NaN for none.
+        error: standard error of that number by the calibration's own sampling, likewise.
     """
 
     labels: tuple[str, ...]
     positives: Floats
     expected: Floats
-    rse: Floats
+    error: Floats
+
+    @property
+    def sums(self) -> Floats:
+        """All of them, [sum, label]."""
+        return np.stack([self.positives, self.expected, self.error])
 
 
 def counted(counters: Iterable[ModelCounters]) -> dict[Version, Counted]:
@@ -61,16 +66,17 @@ def counted(counters: Iterable[ModelCounters]) -> dict[Version, Counted]:
     found = {}
     for each in counters:
         now = each.snapshot(0)
-        found[each.model, each.version] = Counted(each.labels, now.sums[1], now.sums[2], now.promises[RSE])
+        found[each.model, each.version] = Counted(each.labels, *now.sums[[POSITIVES, EXPECTED, ERROR]])
     return found
 
 
 def counted_in(families: Iterable[Metric]) -> dict[Version, Counted]:
     """The same from metrics as they are exposed: those of several workers together."""
-    names = ("cutpoint_positives_total", "cutpoint_expected_positives_total", "cutpoint_expected_positive_rate_rse")
+    every = list(COUNTERS)
+    names = [f"{every[i]}_total" for i in (POSITIVES, EXPECTED, ERROR)]
     found: dict[Version, dict[str, dict[str, float]]] = {}
     for family in families:
-        for sample in family.samples if family.name.startswith(("cutpoint_positives", "cutpoint_expected_positive")) else ():
+        for sample in family.samples if family.name.startswith(("cutpoint_positives", "cutpoint_expected_positives")) else ():
             if sample.name in names:
                 of = sample.labels["model"], sample.labels["version"]
                 found.setdefault(of, {name: {} for name in names})[sample.name][sample.labels["label"]] = sample.value
@@ -145,18 +151,18 @@ class _Standing:
     def __init__(self, of: Version, now: Counted, start_s: float) -> None:
         """Counters start at zero when a version is loaded, which was after `start_s`, when it was not there."""
         self._of, self._labels = of, now.labels
-        self._last = np.zeros((2, len(now.labels)))
+        self._last = np.zeros_like(now.sums)
         self._windows = [_Window(each, start_s, self._last) for each in WINDOWS_S]
         self._drifts: dict[Direction, _Drift] = {"high": _Drift(len(now.labels)), "low": _Drift(len(now.labels))}
 
     def goes_on_with(self, now: Counted) -> bool:
         """Whether these are the same counters; else the version was unloaded and loaded between two looks."""
-        return now.labels == self._labels and bool((np.stack([now.positives, now.expected]) >= self._last - 1e-6).all())
+        return now.labels == self._labels and bool((now.sums >= self._last - 1e-6).all())
 
     def look(self, now: Counted, now_s: float) -> list[_Crossing]:
         """What has crossed, and what is back."""
-        self._last = np.stack([now.positives, now.expected])
-        seen = [_Seen(*window.increase(now_s, self._last), now.rse) for window in self._windows]
+        self._last = now.sums
+        seen = [_Seen(*window.increase(now_s, self._last)) for window in self._windows]
         return [
             _Crossing(self._of, self._labels[i], state, direction, *seen[window].of(i), lasted_s)
             for direction, drift in self._drifts.items()
@@ -167,9 +173,9 @@ class _Standing:
 class _Seen:
     """What a window says of each label."""
 
-    def __init__(self, sums: Floats, seconds: float, rse: Floats) -> None:
-        (self.observed, self.expected), self._seconds = sums, seconds
-        self.z = deviance_z(self.observed, self.expected, rse)
+    def __init__(self, sums: Floats, seconds: float) -> None:
+        (self.observed, self.expected, error), self._seconds = sums, seconds
+        self.z = deviance_z(self.observed, self.expected, relative(error, self.expected))
         self.tells = self.expected >= _LEAST_EXPECTED
 
     def crossed(self, direction: Direction) -> Mask:

@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from .accounting import ModelCounters, Snapshot
 from .promises import PROMISES, RATE, RSE
-from .sums import ACTUAL, COUNTERS, PREDICTED
+from .sums import ACTUAL, COUNTERS, FALSE_POSITIVES, PREDICTED, RECALL
 
 OTHER = "__other__"
 # Numbers that Python writes as Go reads them; others, infinity above all, need more care.
@@ -121,7 +121,7 @@ class PerLabel(Collector):
         self._shown = {(each.model, each.version): (each, shown) for each, shown in every}
         found = [(each, shown, each.snapshot(len(shown.kept))) for each, shown in every]
         for i, (name, text) in enumerate(COUNTERS.items()):
-            yield Family(name, text, "counter", _PER_LABEL, [Lines(s.of, s.summed(snap.sums[i])) for _, s, snap in found])
+            yield Family(name, text, "counter", _PER_LABEL, [Lines(s.of, s.counted(snap, i)) for _, s, snap in found])
         outcomes = [
             Lines(shown.of_outcomes[p, a], shown.summed(snap.outcomes[p, a]))
             for _, shown, snap in found
@@ -172,6 +172,11 @@ class _Shown:
     def without_other(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """[label] where of the folded ones nothing can be said together."""
         return self._with(values, lambda folded: np.nan)
+
+    def counted(self, snapshot: Snapshot, counter: int) -> NDArray[np.float64]:
+        """A counter of `COUNTERS`: of the folded labels no sum of rates, which would tell nothing of their prevalence."""
+        folded = self.without_other if counter in (RECALL, FALSE_POSITIVES) else self.summed
+        return folded(snapshot.sums[counter])
 
     def promised(self, snapshot: Snapshot, gauge: int) -> NDArray[np.float64]:
         """A gauge of `PROMISES`: the folded labels have a rate together, the mean of theirs, and no other gauge.

@@ -16,7 +16,7 @@ PROMISES = {
     "cutpoint_target_precision": "Precision that the label's objective asks for; absent where it asks for something else.",
     "cutpoint_target_recall": "Recall that the label's objective asks for; absent where it asks for something else.",
 }
-RATE, RSE, PREVALENCE = 1, 2, 6
+RATE, RSE, RECALL, FALSE_POSITIVES, PREVALENCE = 1, 2, 3, 4, 6
 _Z = 1.959964  # the intervals of a policy's rates are of 95 %
 _TARGETS = ("precision_at_least", "recall_at_least")
 

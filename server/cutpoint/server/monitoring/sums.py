@@ -29,10 +29,15 @@ COUNTERS = {
     "cutpoint_positives": "Decisions at or above the threshold.",
     "cutpoint_expected_positives": "Positives that the calibration expects: its rate for the label, summed over decisions.",
     "cutpoint_expected_positives_variance": "Binomial variance of the expected positives: the sum of p(1-p) over decisions.",
+    "cutpoint_expected_positives_standard_error": "Standard error of these by the calibration, summed over decisions.",
+    "cutpoint_promised_recall": "Expected recall at the cut, summed over decisions.",
+    "cutpoint_promised_false_positive_rate": "Expected false positive rate at the cut, summed over decisions.",
+    "cutpoint_promised_decisions": "Decisions of a policy that knows both of these rates; others are not in their sums.",
     "cutpoint_probability": "Calibrated probability of a true positive, summed over decisions.",
     "cutpoint_alerted_probability": "Calibrated probability of a true positive, summed over positives.",
 }
-_POSITIVES, _PROBABILITY, _ALERTED = 1, 4, 5  # their rows; the first four are of `Active.per_decision` but for positives
+# Their rows; those before the probability are of `Active.per_decision`, but for positives.
+POSITIVES, EXPECTED, ERROR, RECALL, FALSE_POSITIVES, _PROBABILITY = 1, 2, 4, 5, 6, 8
 ACTUAL = PREDICTED = ("negative", "positive")
 
 # Requests and bytes that are held; so many times as much, and whoever adds waits for whoever sums.
@@ -141,7 +146,7 @@ class Sums:
         ).reshape(-1, self._labels)
         self._since += len(bits)
         if self._labels < _WIDE:
-            self._values[_POSITIVES] += np.add.reduce(bits, axis=0, dtype=np.uint32)
+            self._values[POSITIVES] += np.add.reduce(bits, axis=0, dtype=np.uint32)
             return
         whole = len(bits) // _BYTE * _BYTE  # in bytes it is ten times as fast
         self._parts.append(np.add.reduce(bits[:whole].reshape(-1, _BYTE, self._labels), axis=1, dtype=np.uint8))
@@ -154,7 +159,7 @@ class Sums:
         """Add positives that were counted in bytes."""
         parts, self._parts = self._parts, []
         if parts:
-            self._values[_POSITIVES] += np.add.reduce(np.concatenate(parts), axis=0, dtype=np.uint32)
+            self._values[POSITIVES] += np.add.reduce(np.concatenate(parts), axis=0, dtype=np.uint32)
 
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""

@@ -23,7 +23,7 @@ from cutpoint.calibration import Policy, ProbabilityMap
 from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
 from numpy.typing import NDArray
 
-from ..monitoring.promises import promises_of
+from ..monitoring.promises import FALSE_POSITIVES, RECALL, RSE, promises_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS policy (
@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS active (
 
 _NUMBER = struct.Struct("<Q")
 _KNOWN = 32  # policies that are kept at hand
+_SUMMED = [RSE, RECALL, FALSE_POSITIVES]  # promises that are summed over decisions
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,11 @@ class Active:
     @cached_property
     def per_decision(self) -> NDArray[np.float64]:
         """What one decision adds to the counters of `cutpoint.server.metrics` whatever it is, float64 [counter, label]."""
-        rates = self.rates * self.decides
-        return np.stack([self.decides.astype(float), np.zeros(len(rates)), rates, rates * (1 - rates)])
+        rates, decides, (error, recall, false) = self.rates * self.decides, 1.0 * self.decides, self.promises[_SUMMED]
+        known = ~np.isnan(recall + false)
+        rows = [decides, 0 * rates, rates, rates * (1 - rates), rates * error, recall * known, false * known, decides * known]
+        found: NDArray[np.float64] = np.nan_to_num(np.stack(rows))
+        return found
 
     @cached_property
     def promises(self) -> NDArray[np.float64]:
