@@ -225,8 +225,12 @@ def monitor(asked: argparse.Namespace) -> bool:
             "prometheus is not on the PATH: apt-get install prometheus, or unpack a release of https://prometheus.io/download"
         )
     run = read_run(asked.run)
-    dataset: Dataset = read_dataset(run.config.data.path)
-    calibration, test = calibrating(dataset, run.rows("valid")), run.rows("test")
+    return rehearse(asked, read_dataset(run.config.data.path), run.rows("valid"), run.rows("test"))
+
+
+def rehearse(asked: argparse.Namespace, dataset: Dataset, valid: np.ndarray, test: np.ndarray) -> bool:
+    """The same of these sequences, with the rows that validated and those that were held out."""
+    calibration = calibrating(dataset, valid)
     asked.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="mitbih-monitor-") as scratch,
