@@ -11,7 +11,7 @@ RUNTIME ?= dist/runtime
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format proto dashboards wheel runtime check-runtime clean
+.PHONY: help install demo show test lint format proto dashboards wheel runtime check-runtime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ help: ## list the targets
 install: $(READY) ## set up .venv with everything
 demo: $(READY) ## the main job on simulated bearings: train, export, calibrate, serve, score, watch
 	$(BIN)/cutpoint demo --out demo-out
+
+show: $(READY) ## the alert on real ECG recordings, DATA=MITBIH.npz: before a release; six minutes; fails unless it fires when it should
+	@test -f "$(DATA)" || { echo "make show DATA=MITBIH.npz: see examples/mitbih/prepare.py for what it holds"; exit 1; }
+	$(BIN)/python examples/mitbih/run.py $(DATA) show-out examples/mitbih/monitor.yaml
+	$(BIN)/python examples/mitbih/monitor.py show-out
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -56,7 +61,7 @@ bench-%: $(READY) ## measure beside what it is compared with: calibration, losse
 	$(BIN)/python bench/$*.py $(DATA)
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) dist demo-out .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist demo-out show-out .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt | .python-checked
 	$(PYTHON) -m venv $(VENV)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Claim, report
+from cutpoint.calibration.surprise import HIGH_Z, LOW_Z, deviance_z
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -184,6 +185,7 @@ def main() -> None:
             hours_to_find(Traffic(30.0, kind, alerts), factor, 30, ("ours",))["ours"] for kind in KINDS for factor in (2, 0.5)
         ]
         print(f"| {alerts} | " + " | ".join(cells) + " |", flush=True)
+    print_never_found()
     print("\n| outcomes of positives a week | alarms a year while precision is the target | halved, found after days |")
     print("|" + " --- |" * 3)
     for per_week in (10, 30, 100, 300):
@@ -192,6 +194,22 @@ def main() -> None:
         print(f"| {per_week} | {false:.2f} | {_ranks(days)} |")
     print(flush=True)
     report(claims)
+
+
+def print_never_found() -> None:
+    """The relative standard error of the expected rate from which on no traffic shows that it is so many times as high."""
+    factors = {"1.5": 1.5, "2": 2, "3": 3, "5": 5, "10": 10, "20": 20, "2/3": 2 / 3, "1/2": 0.5, "1/4": 0.25, "0": 0}
+    print("\n| rate, times the expected one | " + " | ".join(factors) + " |\n|" + " --- |" * (1 + len(factors)))
+    many = 1e15
+    for name, high, low in (
+        ("an hour or six (limits 5 and 4.5)", 5.0, 4.5),
+        (f"a week ({HIGH_Z:g} and {LOW_Z:g})", HIGH_Z, LOW_Z),
+    ):
+        # Of so many expected events z is one over the error, times what is not said of it here.
+        least = [
+            abs(float(deviance_z(factor * many, many, 1.0))) / (high if factor > 1 else low) for factor in factors.values()
+        ]
+        print(f"| rse below, for {name} | " + " | ".join(f"{each:.3f}" for each in least) + " |", flush=True)
 
 
 def _target(kind: str) -> float:

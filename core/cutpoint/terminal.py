@@ -1,7 +1,9 @@
 """What every command prints with: one console, one style of table, and a policy as a table."""
 
+import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .calibration.policy import Policy, Rate, Status
+from .calibration.policy import LabelPolicy, Policy, Rate, Status
 
 SHOWN_LABELS = 20
+_UNWATCHED = 3  # labels that the line about alerts names
 _COLUMNS = ("status", "positives", "logit cut", "precision", "recall", "fpr", "alert rate")
 _ORDER: tuple[Status, ...] = (
     "INSUFFICIENT",
@@ -50,7 +53,7 @@ def policy_table(policy: Policy) -> Table:
         else:
             expected = label.expected
             rates = [_shown(rate) for rate in (expected.precision, expected.recall, expected.fpr)]
-            table.add_row(*start, f"{label.threshold:.3f}", *rates, _digits(expected.alert_rate.value, 3))
+            table.add_row(*start, f"{label.threshold:.3f}", *rates, _shown(expected.alert_rate))
     groups = None if policy.data is None else policy.data.groups
     units = "rows" if groups is None else f"the {groups} groups"
     lines = [f"expected, with the interval at 95 % (as if {units} were independent of each other, and new ones like these)"]
@@ -60,6 +63,7 @@ def policy_table(policy: Policy) -> Table:
         counts = Counter(label.status for label in labels)
         counted = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
         lines.append(f"and {len(labels) - SHOWN_LABELS} more labels; of all {len(labels)}: {counted}")
+    lines += _unwatched(labels, "rows" if groups is None else "groups")
     lines += [f"{label.label}: {label.reason}" for label in [label for label in labels if label.reason][:SHOWN_LABELS]]
     table.caption = "\n".join(escape(line) for line in lines)
     return table
@@ -73,6 +77,22 @@ def _sure(policy: Policy) -> str:
     decided = len(policy.labels) - len(policy.undecided)
     some = "" if sure == decided > 0 else f" for {sure} of {len(policy.labels)} labels"
     return f", guaranteed{some} with {1 - policy.guarantee.delta:.4g} confidence"
+
+
+def _unwatched(labels: Sequence[LabelPolicy], units: str) -> list[str]:
+    """Lines on the labels of whose rate so little is known that doubled it raises no alert; the worst come first."""
+    found = [(label.watched_from, label.label) for label in labels if label.expected is not None]
+    found = sorted((each for each in found if each[0] > 2), key=lambda each: -each[0])
+    if not found:
+        return []
+    said = [
+        f"{name} {'never' if factor == math.inf else f'only beyond {factor:.1f} times'}" for factor, name in found[:_UNWATCHED]
+    ]
+    more = f" and {len(found) - _UNWATCHED} more labels" if len(found) > _UNWATCHED else ""
+    return [
+        f"so few {units} that a doubled alert rate raises no alert; CutpointPositiveRateHigh fires for",
+        f"  {', '.join(said)}{more}",
+    ]
 
 
 def _shown(rate: Rate | None) -> str:

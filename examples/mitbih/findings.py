@@ -17,7 +17,7 @@ _ROWS = (
     ("surprise, 1 h", "", ""),
     ("surprise, 6 h", "", ""),
     ("prevalence from the rate", "hour", "prevalence"),
-    ("prevalence from scores", "all", "prevalence"),
+    ("prevalence from scores", "policy", "prevalence"),
     ("prevalence: calibration's", "", ""),
     ("precision estimated", "hour", "precision"),
     ("precision confirmed", "reported", "precision"),
@@ -39,7 +39,7 @@ class Finding:
         hours: how long it took in the ward.
         shown: by name of the board and label.
         numbers: of the serving page.
-        truth: by "hour" (the last one), "all" (since the calibration) and "reported", by label.
+        truth: by "hour" (the last one), "policy" (since the last calibration) and "reported", by label.
         alerts: state by name and label ("" for none) of each alert that is not silent.
     """
 

@@ -4,10 +4,10 @@
     python examples/mitbih/monitor.py OUT
 
 Serves the trained model, calibrates it on calm patients, and plays a ward of heart monitors some hundred times as fast as they
-recorded: calm sequences, then the patients with far more events, then calm ones again. A Prometheus with the shipped rules,
-their durations divided as much, looks on. Prints after each phase what the dashboards' panels show beside what is true, and
-writes monitor.json and monitor.png. Exits with 0 if CutpointPositiveRateHigh was silent, fired and resolved when it should,
-with 1 if not, with 2 if something failed.
+recorded: calm sequences, whose patients are then calibrated on too, the patients with far more events, and calm ones again. A
+Prometheus with the shipped rules, their durations divided as much, looks on. Prints after each phase what the dashboards'
+panels show beside what is true, and writes monitor.json and monitor.png. Exits with 0 if CutpointPositiveRateHigh was silent,
+fired and resolved when it should, with 1 if not, with 2 if something failed.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from cutpoint.calibration import Policy
 from cutpoint.client import Client
 from cutpoint.dataset import Dataset, read_dataset
 from cutpoint.demo.commands import console, say, serving
@@ -45,10 +46,12 @@ RATE_HZ = 360
 class Show:
     """One run through the phases."""
 
-    def __init__(self, ward: Ward, found: Prometheus, boards: Boards, chosen: Cohorts, seed: int) -> None:
-        self.ward, self.found, self.boards, self.chosen = ward, found, boards, chosen
+    def __init__(
+        self, ward: Ward, found: Prometheus, boards: Boards, chosen: Cohorts, seed: int, recalibrate: Callable[[], object]
+    ) -> None:
+        self.ward, self.found, self.boards, self.chosen, self.recalibrate = ward, found, boards, chosen, recalibrate
         self.labels = tuple(ward.dataset.label_names)
-        self.begun_s = time.time()
+        self.begun_s = self.policy_s = time.time()
         self.phases: list[tuple[str, float]] = []
         self.findings: list[Finding] = []
         self._rng = np.random.default_rng(seed)
@@ -70,7 +73,7 @@ class Show:
         now_s = time.time()
         truths = {
             "hour": self.ward.truth(now_s - self.seconds(1), now_s),
-            "all": self.ward.truth(),
+            "policy": self.ward.truth(self.policy_s),
             "reported": self.ward.reported(),
         }
         made = finding(name, len(self.ward.sent) - first, hours, self.boards, self.labels, truths, self.states())
@@ -105,6 +108,8 @@ class Show:
         """All phases, and whether each thing happened that should."""
         self.phase("calm", self.chosen.calm, least_h=4, most_h=4, done=lambda: True)
         calm = self.history(self.watched)
+        self.recalibrate()
+        self.policy_s = time.time()
         self.phase("surge", self.chosen.surge, least_h=1.5, most_h=6, done=lambda: self.state() == "firing")
         surge = self.history(self.watched)[len(calm) :]
         self.phase("calm again", self.chosen.calm, least_h=1.5, most_h=10, done=lambda: not self.found.states(ALERT))
@@ -171,8 +176,12 @@ class Show:
             for name in names
         }
         moments = np.arange(self.begun_s + 2, end_s, LEAST_MS / 1000)
-        for name, span_s in (("true prevalence, 1 h", self.seconds(1)), ("true prevalence, all", np.inf)):
-            truths = [(at, self.ward.truth(at - span_s, at)) for at in moments]
+        hour_s = self.seconds(1)
+        for name, since in (
+            ("true prevalence, 1 h", lambda at: at - hour_s),
+            ("true prevalence, policy", lambda at: self.policy_s if at > self.policy_s else self.begun_s),
+        ):
+            truths = [(at, self.ward.truth(since(at), at)) for at in moments]
             courses[name] = {
                 label: [[self.hour(at), float(truth.events[i] / truth.windows)] for at, truth in truths if truth.windows]
                 for i, label in enumerate(self.labels)
@@ -216,26 +225,24 @@ def monitor(asked: argparse.Namespace) -> bool:
             "prometheus is not on the PATH: apt-get install prometheus, or unpack a release of https://prometheus.io/download"
         )
     run = read_run(asked.run)
-    dataset: Dataset = read_dataset(run.config.data.path)
-    calibration, test = calibrating(dataset, run.rows("valid")), run.rows("test")
+    return rehearse(asked, read_dataset(run.config.data.path), run.rows("valid"), run.rows("test"))
+
+
+def rehearse(asked: argparse.Namespace, dataset: Dataset, valid: np.ndarray, test: np.ndarray) -> bool:
+    """The same of these sequences, with the rows that validated and those that were held out."""
+    calibration = calibrating(dataset, valid)
     asked.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="mitbih-monitor-") as scratch,
         serving(asked.models, asked.out / "server.log", "--state", Path(scratch) / "state") as (target, metrics_url),
         Client(target) as client,
     ):
-        made = client.calibrate(
-            MODEL, asked.objective, targets=targets_of(dataset, calibration), inputs=dataset.x[calibration],
-            groups=np.asarray(dataset.group)[calibration], author="monitor.py",
-        )  # fmt: skip
-        console.print(policy_table(made.policy))
-        if not made.activated:
-            raise CutpointError(f"{asked.objective} cannot be met for every label")
+        policy = calibrated(client, asked.objective, dataset, calibration)
         alerts = promised = None
         if asked.choose == "rates":
             logits = client.score(MODEL, dataset.x[test], outputs=["logits"]).logits  # asked for no decisions, it counts none
-            alerts = (logits >= [label.threshold for label in made.policy.labels]).sum(axis=1)
-            promised = np.array([label.expected.alert_rate.value for label in made.policy.labels if label.expected])
+            alerts = (logits >= [label.threshold for label in policy.labels]).sum(axis=1)
+            promised = np.array([label.expected.alert_rate.value for label in policy.labels if label.expected])
         chosen = cohorts(dataset, calibration, test, asked.calm, alerts, promised)
         for name, rows in (("calibration", calibration), ("calm", chosen.calm), ("surge", chosen.surge)):
             say(f"{name}: {dataset_words(dataset, rows)}")
@@ -244,7 +251,9 @@ def monitor(asked: argparse.Namespace) -> bool:
             ward = Ward(client, MODEL, dataset, sequence_s, asked.speed, asked.beds)
             boards = Boards(found, MODEL, VERSION, asked.speed)
             until(lambda: bool(found.instant(f'cutpoint_decisions_total{{model="{MODEL}"}}')), "Prometheus scrapes nothing")
-            show = Show(ward, found, boards, chosen, asked.seed)
+            # By now it is known what the calm sequences held, and the rate of more patients is known better.
+            known = np.concatenate([calibration, chosen.calm])
+            show = Show(ward, found, boards, chosen, asked.seed, lambda: calibrated(client, asked.objective, dataset, known))
             checks = show.play()
             for label in show.labels:
                 say(f"{ALERT} of {label}: {show.changes(label)}")
@@ -262,6 +271,18 @@ def monitor(asked: argparse.Namespace) -> bool:
             show.picture(asked.out / "monitor.png", f"{asked.beds} monitors, played {asked.speed} times as fast")
     say(f"{asked.out / 'monitor.json'}, {asked.out / 'monitor.png'}")
     return all(checks.values())
+
+
+def calibrated(client: Client, objective: str, dataset: Dataset, rows: np.ndarray) -> Policy:
+    """Calibrate on these sequences, whose patients are independent where they are not, and print the policy."""
+    made = client.calibrate(
+        MODEL, objective, targets=targets_of(dataset, rows), inputs=dataset.x[rows], groups=np.asarray(dataset.group)[rows],
+        author="monitor.py",
+    )  # fmt: skip
+    console.print(policy_table(made.policy))
+    if not made.activated:
+        raise CutpointError(f"{objective} cannot be met for every label")
+    return made.policy
 
 
 def dataset_words(dataset: Dataset, rows: np.ndarray) -> str:

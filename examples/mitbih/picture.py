@@ -17,7 +17,7 @@ class Run:
         title: one line.
         labels: one column each, in this order.
         phases: name and begin of each.
-        courses: by name of the board and label: [[hour, value], ...]; "true prevalence, 1 h" and "true prevalence, all" too.
+        courses: by name of the board and label: [[hour, value], ...]; "true prevalence, 1 h" and "true prevalence, policy" too.
         states: by label: (hour, "pending" or "firing") of each moment at which CutpointPositiveRateHigh was one of these.
         step_h: hours between two moments.
     """
@@ -52,8 +52,8 @@ def draw(run: Run, path: Path) -> None:
         line(rate, "live rate", "live, 1 h", color=_ORANGE, lw=2)
         line(prevalence, "true prevalence, 1 h", "true, 1 h", color=_BLACK, lw=2)
         line(prevalence, "prevalence from the rate", "from the rate, 1 h", color=_ORANGE, lw=1.5)
-        line(prevalence, "true prevalence, all", "true, since the start", color=_BLACK, lw=1.5, ls=":")
-        line(prevalence, "prevalence from scores", "from scores, since the start", color=_GREEN, lw=1.5)
+        line(prevalence, "true prevalence, policy", "true, since the policy", color=_BLACK, lw=1.5, ls=":")
+        line(prevalence, "prevalence from scores", "from scores, since the policy", color=_GREEN, lw=1.5)
         line(prevalence, "prevalence: calibration's", "the calibration's", color=_BLUE, ls="--", lw=1)
         for state, colour in (("pending", _PENDING), ("firing", _FIRING)):
             begins = [at for at, seen in run.states.get(label, ()) if seen == state]

@@ -375,6 +375,19 @@ result.own = text("#choices tr.own th");
     assert found["aria"] is True
 
 
+def test_in_a_browser_a_rate_that_is_too_little_known_to_be_watched_is_said(tmp_path: Path) -> None:
+    logits, targets = some_rows(rate=0.2)
+    logits[:400] += 3  # one group of ten is another
+    data = Scores(logits, targets, names(3), groups=np.repeat(np.arange(10), 400))
+    policy = policy_of(data, Plan.of("max_fbeta=1"))
+    found = browse(report_html(policy, data, None), 'result.facts = text("#facts");', tmp_path, "#label=label%201")
+    factor = policy.labels[1].watched_from
+    assert 2 < factor < np.inf
+    assert f"fires only beyond {factor:.1f} times that: calibrate on more groups" in found["facts"]
+    known = Scores(logits, targets, names(3))
+    assert all(label["watched_from"] < 2 for label in shown(known, Plan.of("max_fbeta=1"))[1]["labels"])
+
+
 def test_in_a_browser_labels_are_sorted_searched_and_chosen(tmp_path: Path) -> None:
     labels = [f"part {i}" for i in range(12)]
     page, data, _ = a_page(labels, Plan.of("max_fbeta=1", min_positives=2), **{"part 4": 0})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from alerting import deviance
-from cutpoint.calibration.surprise import deviance_z, expected_range, surprise
+from cutpoint.calibration.surprise import HIGH_Z, LOW_Z, deviance_z, expected_range, smallest_factors, surprise
 from scipy import stats
 
 
@@ -68,6 +68,36 @@ def test_the_alerts_z_is_that_of_the_simulation_which_promtool_agrees_with() -> 
     wanted = deviance(x.astype(float), mu) / np.sqrt(1 + mu * rse**2)
     np.testing.assert_allclose(deviance_z(x, mu, rse), wanted, atol=1e-12)
     assert deviance_z(5, 2.0, np.nan) == deviance_z(5, 2.0)
+
+
+@pytest.mark.parametrize("rse", [0.01, 0.1, 0.17, 0.25, 0.353, 0.6, 1.2, 3.0])
+@pytest.mark.parametrize("limit", [4.0, 5.0])
+def test_the_smallest_factors_are_where_the_z_of_any_number_of_events_passes_the_limit(rse: float, limit: float) -> None:
+    up, down = smallest_factors(rse, limit, limit)
+    expected = 10.0 ** np.arange(1, 13)  # beyond it half an event is nothing
+    factors = np.concatenate([np.linspace(0, 2, 2001)[:, None], np.geomspace(2, 1e6, 4001)[:, None]])
+    z = deviance_z(factors * expected, expected, rse)
+    assert (np.diff(z, axis=1) * np.sign(z[:, 1:]) >= -1e-6).all()  # more decisions never say less
+    found = np.abs(z[:, -1]) > limit
+    high, low = found & (factors[:, 0] > 1), found & (factors[:, 0] < 1)
+    assert factors[high, 0].min() == pytest.approx(up, rel=4e-3)
+    if low.any():
+        assert factors[low, 0].max() == pytest.approx(down, abs=1.1e-3)
+    else:
+        assert np.isnan(down) or down < 1e-3
+
+
+def test_what_is_known_exactly_shows_any_change_and_what_is_not_known_shows_none() -> None:
+    up, down = smallest_factors([0.0, np.nan, 1e-6, np.sqrt(2) / LOW_Z, 50.0])
+    assert (up[0], down[0]) == (1, 1)
+    assert np.isnan([up[1], down[1]]).all()
+    assert (up[2], down[2]) == pytest.approx((1 + 1e-6 * HIGH_Z, 1 - 1e-6 * LOW_Z), abs=1e-9)
+    assert np.isnan(down[3:]).all() and np.isfinite(up[3:]).all()
+
+
+@pytest.mark.parametrize(("factor", "rse"), [(2, 0.176), (3, 0.322), (5, 0.569), (10, 1.059)])
+def test_what_docs_alerts_says_an_hour_can_show(factor: float, rse: float) -> None:
+    assert smallest_factors(rse, 5.0)[0] == pytest.approx(factor, rel=3e-3)
 
 
 def test_rare_labels_are_where_the_alerts_z_says_too_little() -> None:

@@ -38,8 +38,8 @@ def test_a_rare_label_has_digits_that_say_something() -> None:
     lines = printed(label("r"), label("all", counts=Counts(positives=5, negatives=5, tp=5, fp=0)))
     assert cells(lines[2]) == ["label", "status", "positives", "logit cut", "precision", "recall", "fpr", "alert rate"]
     assert cells(lines[4])[:5] == ["r", "OK", "20", "-1.500", "0.0606 0.0074-0.20"]
-    assert cells(lines[4])[5:] == ["0.100 0.012-0.32", "0.000310 0.00021-0.00044", "0.000330"]
-    assert cells(lines[5])[4:] == ["1 0.48-1", "1 0.48-1", "0 0-0.52", "0.500"]
+    assert cells(lines[4])[5:] == ["0.100 0.012-0.32", "0.000310 0.00021-0.00044", "0.000330 0.00023-0.00046"]
+    assert cells(lines[5])[4:] == ["1 0.48-1", "1 0.48-1", "0 0-0.52", "0.500 0.19-0.81"]
 
 
 def test_labels_that_need_looking_at_come_first_and_more_are_counted_by_status() -> None:
@@ -76,9 +76,23 @@ def test_a_guarantee_of_rows_that_are_in_groups_is_pointed_out() -> None:
         assert "takes rows as independent" not in " ".join(printed(label("a", sure=True), **more))
 
 
+def test_labels_whose_doubled_rate_raises_no_alert_are_named_and_those_beyond_three_counted() -> None:
+    few = label("few", counts=Counts(positives=4, negatives=96, tp=2, fp=2))
+    often = label("often", counts=Counts(positives=4, negatives=6, tp=4, fp=0))  # four times that is more than all
+    none = label("none", counts=Counts(positives=1, negatives=99, tp=0, fp=0))
+    known = label("known", counts=Counts(positives=900, negatives=99100, tp=800, fp=800))
+    said = "so few rows that a doubled alert rate raises no alert; CutpointPositiveRateHigh fires for"
+    lines = printed(known, few, often, label("undecided", "INSUFFICIENT"))
+    assert lines[lines.index(said) + 1] == "often never, few only beyond 4.2 times"
+    lines = printed(known, few, none, few, few, few, data=GROUPED)
+    at = lines.index(said.replace("rows", "groups"))
+    assert lines[at + 1] == "none never, few only beyond 4.2 times, few only beyond 4.2 times and 2 more labels"
+    assert "so few" not in " ".join(printed(known, label("undecided", "INSUFFICIENT")))
+
+
 def test_no_line_of_the_table_is_wider_than_a_wide_window() -> None:
     lines = printed(*(label(f"a label {i}", "INFEASIBLE" if i % 2 else "OK", sure=True) for i in range(30)), data=GROUPED)
-    assert max(len(line) for line in lines) <= 140
+    assert max(len(line) for line in lines) <= 144
 
 
 def test_a_label_is_printed_as_it_is() -> None:

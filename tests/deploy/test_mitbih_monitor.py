@@ -141,7 +141,7 @@ def test_a_finding_has_two_columns_a_label_and_dashes_where_nothing_is_shown() -
     shown: dict[str, dict[str, float]] = {name: {} for name in (*BY_LABEL, PROMISED_FPR)} | {"live rate": {"V": 0.1}}
     made = Finding(
         "calm", 3, 1.5, shown, {"median of decode": 0.0004, "Errors": None},
-        {span: {"V": truth} for span in ("hour", "all", "reported")}, {"CutpointServerDown": {"": "firing"}},
+        {span: {"V": truth} for span in ("hour", "policy", "reported")}, {"CutpointServerDown": {"": "firing"}},
     )  # fmt: skip
     console = Console(width=200, force_terminal=False)
     with console.capture() as printed:
@@ -160,7 +160,7 @@ def test_a_run_is_drawn(tmp_path: Path) -> None:
     course = {"V": [[0.0, 0.1], [1.0, 0.3]]}
     names = (
         "lower limit", "upper limit", "expected rate", "live rate", "true prevalence, 1 h", "prevalence from the rate",
-        "true prevalence, all", "prevalence from scores", "prevalence: calibration's",
+        "true prevalence, policy", "prevalence from scores", "prevalence: calibration's",
     )  # fmt: skip
     courses = dict.fromkeys(names, course)
     draw(Run("a run", ("V",), [("calm", 0.0)], courses, {"V": [(0.5, "pending"), (0.6, "firing")]}, 0.1), tmp_path / "run.png")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cutpoint.calibration.surprise import HIGH_Z, LOW_Z
 from grafana import foreign, metrics
 from processes import ROOT
 from rules_files import FOLDER, RULES, alerts, expressions, groups, promtool, recorded
@@ -73,3 +74,11 @@ def test_recorded_names_are_as_prometheus_wants_them() -> None:
     names = [rule["record"] for group in groups() for rule in group["rules"] if "record" in rule]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z_]+:[a-z0-9_]+(:[a-z0-9_]+)?", name) for name in names)
+
+
+@pytest.mark.parametrize(("name", "least"), [("CutpointPositiveRateHigh", HIGH_Z), ("CutpointPositiveRateLow", -LOW_Z)])
+def test_the_limits_of_what_can_ever_be_found_are_the_least_that_the_alerts_ask(name: str, least: float) -> None:
+    (rule,) = (rule for rule in alerts() if rule["alert"] == name)
+    limits = [float(text) for text in re.findall(r":dispersion7d [<>] (-?[\d.]+)", rule["expr"])]
+    assert len(limits) == 4
+    assert min(limits, key=abs) == least

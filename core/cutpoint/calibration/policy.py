@@ -4,6 +4,7 @@ The trainer ships the first one, the server applies the active one, the calibrat
 live traffic with it. JSON; the same document on disk, in the store and on the wire.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from .calibrator import Calibrator, ProbabilityMap
 from .guarantee import Guarantee, Guaranteed
 from .notation import parse_objective
 from .objective import Units
+from .surprise import smallest_factors
 
 # Raised as cutpoint.bundle.manifest says for its own. Format 1, of version 0.1.0, is read too: see `_upgraded`.
 FORMAT: Literal[2] = 2
@@ -24,6 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 # A whole number where rows are counted; a sum of weights where they are weighted.
 Count = Annotated[int | float, Field(ge=0)]
 ObjectiveText = Annotated[str, AfterValidator(lambda text: str(parse_objective(text)))]
+_Z = 1.959964  # of an interval at 95 %
 Status = Literal["OK", "FALLBACK", "INSUFFICIENT", "INFEASIBLE"]
 
 
@@ -37,6 +40,11 @@ class Rate(Record):
     value: Share
     low: Share
     high: Share
+
+    @property
+    def rse(self) -> float:
+        """The relative standard error that the interval says, which knows of weights and groups; NaN where the rate is 0."""
+        return (self.high - self.low) / (2 * _Z * self.value) if self.value > 0 else math.nan
 
 
 class Counts(Record):
@@ -108,6 +116,18 @@ class LabelPolicy(Record):
     counts: Counts
     expected: Expected | None
     calibrator: Calibrator = Calibrator()
+
+    @property
+    def watched_from(self) -> float:
+        """How many times the expected alert rate the live one has to be before CutpointPositiveRateHigh can fire; from 1.
+
+        It is infinite where that never is: nothing is expected, so many alerts there cannot be, or there is no threshold.
+        """
+        if self.expected is None:
+            return math.inf
+        rate = self.expected.alert_rate
+        factor = float(smallest_factors(rate.rse)[0])
+        return factor if factor * rate.value <= 1 else math.inf
 
     @model_validator(mode="after")
     def _decided_means_a_threshold(self) -> Self:

@@ -19,9 +19,12 @@ Floats = NDArray[np.float64]
 # Counts up to which the tail is added up, term by term, whatever was expected. Beyond it an approximation does, which says too
 # little rather than too much: of 6 standard deviations up to 2 % less at an rse of 0.2, 5 % at 0.3, 25 % at 1.
 _SUMMED = 200
+# What the rate alerts of deploy/prometheus/cutpoint.rules.yml ask of a week, where they ask least: of too many, and of too few.
+HIGH_Z, LOW_Z = 4.25, 4.0
 # Terms of the upper tail; what follows them is taken as geometric.
 _TERMS = 300
 _ANSCOMBE = 0.375
+_STEPS, _SMALLEST = 20, 1e-300
 _NORMAL = NormalDist()
 _SMALLEST_LOG = -700.0  # of a probability that float64 can hold
 
@@ -48,6 +51,30 @@ def deviance_z(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) 
     deviance = 2 * (moved * np.log(moved / mean) - (moved - mean))
     z: Floats = np.sign(excess) * np.sqrt(np.maximum(deviance, 0) / (1 + mu * v))
     return z
+
+
+def smallest_factors(rse: ArrayLike, high_z: float = HIGH_Z, low_z: float = LOW_Z) -> tuple[Floats, Floats]:
+    """How many times as high and as low a rate has to be for `deviance_z` to pass a limit, however many decisions there are.
+
+    With the number of decisions the z of r times the expected rate grows towards sqrt(2 (r ln r - r + 1)) / rse and stays
+    below: what the calibration does not know of the rate, no traffic tells.
+
+    Args:
+        rse: relative standard error of the expected rate, from 0; any shape; NaN where the rate is not known at all.
+        high_z: limit of z for too many, above 0.
+        low_z: of -z for too few, above 0.
+
+    Returns:
+        (up, down) of that shape: `up` from 1, `down` from 1 to 0; `down` is NaN where not even no positives at all are found,
+        and both are where `rse` is.
+    """
+    e = np.asarray(rse, np.float64)
+    of_high, of_low = ((e * limit) ** 2 / 2 for limit in (high_z, low_z))
+    up = _factor_of(of_high, 1 + np.sqrt(2 * of_high) + of_high)
+    possible = of_low < 1  # is what no positives at all give
+    of_low = np.where(possible, of_low, 0.0)
+    down = _factor_of(of_low, np.maximum(1 - np.sqrt(2 * of_low), _SMALLEST))
+    return up, np.where(possible, down, np.nan)
 
 
 def surprise(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike = 0.0) -> Floats:
@@ -112,6 +139,15 @@ def relative(error: ArrayLike, expected: ArrayLike) -> Floats:
 def _taken(positives: ArrayLike, expected: ArrayLike, rse: ArrayLike) -> tuple[Floats, Floats, Floats]:
     x, mu, e = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (positives, expected, rse)))
     return np.maximum(x, 0), np.maximum(mu, 0), np.square(np.nan_to_num(e, nan=0.0, posinf=0.0))
+
+
+def _factor_of(half_deviance: Floats, start: Floats) -> Floats:
+    """The r with r ln r - r + 1 = half_deviance, by Newton's steps from `start`, farther from 1: no step leads beyond it."""
+    r = start
+    for _ in range(_STEPS):
+        slope = np.log(r)
+        r = np.where(slope == 0, r, r - (r * slope - r + 1 - half_deviance) / np.where(slope == 0, 1, slope))
+    return r
 
 
 def _by_cube_root(x: Floats, mu: Floats, v: Floats) -> Floats:

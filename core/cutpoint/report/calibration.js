@@ -120,6 +120,7 @@ function showLabel() {
     fact("cut", label.threshold === null ? "none" : minus(String(Number(label.threshold.toPrecision(9)))) + " (logit)"),
     sure ? fact("guarantee", `${GUARANTEED[sure.rate]} ${sure.bound} for new ${sure.unit}s, but with probability ` +
       `${short(sure.delta)}; decided by ${plural(sure.counted, of)}`) : label.threshold === null ? null : fact("guarantee", "none: the cut fits these data"),
+    label.expected ? fact("alert rate", `${short(label.expected.alert_rate[0])} (${interval(label.expected.alert_rate, 5)})`, watchedFrom()) : null,
     fact("calibrator", map.kind === "none" || map.why.startsWith(map.kind) ? map.why || "none: the plain sigmoid"
       : map.kind + (map.why ? ` \u2014 ${map.why}` : ""), map.shift ? `; logits shifted by ${short(-map.shift)} first` : ""));
   const any = label.rows > 0;
@@ -140,6 +141,13 @@ function showLabel() {
   drawPlots();
   showChoices();
   moveTo(label.chosen === null ? 0 : label.chosen);
+}
+
+// How well the live rate can be watched: what the calibration does not know of it, no traffic tells.
+function watchedFrom() {
+  const from = label.watched_from, more = `: calibrate on more ${head.groups ? "groups" : units}`;
+  if (from === null) return "; CutpointPositiveRateHigh can never fire" + more;
+  return from > 2 ? `; CutpointPositiveRateHigh fires only beyond ${fixed(from, 1)} times that` + more : "";
 }
 
 function drawPlots() {

@@ -181,6 +181,7 @@ def _label_data(label: LabelPolicy, curve: Curve) -> dict[str, Any]:
         "expected": None
         if label.expected is None
         else {name: _rate(getattr(label.expected, name)) for name in ("precision", "recall", "fpr", "alert_rate")},
+        "watched_from": None if label.expected is None else _number(label.watched_from),
         "calibrator": {"kind": label.calibrator.kind, "shift": _number(label.calibrator.shift), "why": label.calibrator.why},
         "positives": _count(curve.positives) if curve.labelled else None,
         "negatives": _count(curve.negatives) if curve.labelled else None,

@@ -17,7 +17,6 @@ PROMISES = {
     "cutpoint_target_recall": "Recall that the label's objective asks for; absent where it asks for something else.",
 }
 RATE, RSE, RECALL, FALSE_POSITIVES, PREVALENCE = 1, 2, 3, 4, 6
-_Z = 1.959964  # the intervals of a policy's rates are of 95 %
 _TARGETS = ("precision_at_least", "recall_at_least")
 
 
@@ -35,12 +34,7 @@ def _of(label: LabelPolicy) -> list[float]:
     objective = parse_objective(label.objective)
     targets = [objective.value if objective.name == name else np.nan for name in _TARGETS]
     rates = [_value(each) for each in (expected.recall, expected.fpr, expected.precision)]
-    return [label.threshold, rate, _error(expected.alert_rate), *rates, prevalence, *targets]
-
-
-def _error(rate: Rate) -> float:
-    """The relative standard error that a rate's interval says it has: it knows of weights and groups, as a count does not."""
-    return (rate.high - rate.low) / (2 * _Z * rate.value) if rate.value > 0 else np.nan
+    return [label.threshold, rate, expected.alert_rate.rse, *rates, prevalence, *targets]
 
 
 def _value(rate: Rate | None) -> float:
