@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cutpoint.client import AioClient, Client, FromOutcomes, Outcomes, Reported
 from cutpoint.client.outcome_commands import outcomes_app, seconds, time_range
-from cutpoint.client.outcome_files import read_outcomes
+from cutpoint.client.outcome_files import _COLUMNS, read_outcomes
 from cutpoint.client.outcomes import Asked
 from cutpoint.errors import BadConfig, BadData, BadInput, BadRequest
 from cutpoint.v1 import outcome_pb2 as v1
@@ -465,6 +465,47 @@ def test_a_line_without_a_row_is_of_a_request_that_had_one(
         "  row_not_given: 1",
         f"{tmp_path}/o.csv:3: the row of request 'many' is not given, which had 20; expected 0 to 19",
     ]
+
+
+def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs/outcomes.md").read_text()
+    for name, form, rows in (("o.csv", "csv", [3, 17]), ("o.jsonl", "json", [3, 17])):
+        (sample,) = re.findall(rf"```{form}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / name).write_text(sample)
+        found = sent(tmp_path / name)
+        assert [each.requested.row for each in found if each.HasField("requested")] == rows
+    assert found[-1].scored.key == "claim 81"
+    for name in (*_COLUMNS, "positive", "negative", "targets", "logits", "y", "label_names"):
+        assert f"`{name}`" in text.split("## Files")[1].split("## ")[0], name
+
+
+def test_the_commands_of_the_runbook_run(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:
+    """Alerts alone give no threshold; with some of the rest they do."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype(np.float32)
+    y = (x[:, :2] + rng.normal(size=(400, 2)) > 1.5).astype(np.uint8)
+    client.calibrate(fresh, "max_fbeta=1", inputs=x, targets=y)
+    decisions = client.score(fresh, x, request_id="r").decisions
+    assert decisions is not None
+    alerts = decisions.any(axis=1)
+    for name, rows in (("alerts.csv", np.flatnonzero(alerts)), ("alerts_and_some.csv", np.flatnonzero(alerts | (x[:, 3] > 1)))):
+        lines = [f"r,{row},{label},{y[row, i]}" for i, label in enumerate("ab") for row in rows]
+        (tmp_path / name).write_text("\n".join(["request_id,row,label,outcome", *lines]))
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        words = [fresh if word == "mine" else word for word in command.split()]
+        return cutpoint(*words[1:], "--server", client_server.target, cwd=tmp_path)
+
+    part = (ROOT / "docs/alerts.md").read_text().split("### CutpointPositiveRateHigh")[1].split("###")[0]
+    first, second = (block.splitlines() for block in re.findall(r"```sh\n(.*?)```", part, re.DOTALL))
+    for command in first:
+        assert run(command).returncode == 0, command
+    report, calibrate = second
+    refused = run(calibrate)
+    assert refused.returncode == 2 and "sampling" in refused.stderr
+    assert run(report).returncode == 0
+    done = run(calibrate)
+    assert done.returncode == 0 and f"policy 2 of {fresh} is stored, not active" in done.stdout, done.stderr
 
 
 def test_the_page_on_outcomes_runs(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:
