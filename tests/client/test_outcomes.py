@@ -262,7 +262,11 @@ def test_arrays_are_read(tmp_path: Path) -> None:
         ("o.csv", "key,logit,time_s,outcome\nk,1,99999999999,1\n", "time_s is 99999999999; expected .*; it is 1000000 now"),
         ("o.csv", "key,logit,time_s,outcome\nk,1,1e6,1\nk,1,1086401,1\n", "o.csv:3: time_s is 1086401; expected seconds since"),
         ("o.jsonl", '{"request_id": "r", "positive": ["a"], "negative": ["a"]}', "positive and negative is 'a'; expected each"),
-        ("o.jsonl", '{"key": "k", "logits": [1, 2], "targets": [1]}', "targets and logits is 1 and 2; expected as many of both"),
+        (
+            "o.jsonl",
+            '{"key": "k", "logits": [1, 2], "targets": [1]}',
+            "targets and logits is 1 and 2; expected as many of both",
+        ),
         ("o.npz", b"nothing", "an .npz of arrays without pickles"),
     ],
 )
@@ -435,7 +439,17 @@ def test_a_file_that_is_refused_in_the_midst_says_where_and_what_is_kept(
 ) -> None:
     lines = [f"k{i},1,{'b' if i % 2 else 'a'},1" for i in range(10)]
     (tmp_path / "big.csv").write_text("\n".join(["key,logit,label,outcome", *lines]))
-    report = ("outcomes", "report", tmp_path / "big.csv", "--model", fresh, "--sampling", "all", "--server", client_server.target)
+    report = (
+        "outcomes",
+        "report",
+        tmp_path / "big.csv",
+        "--model",
+        fresh,
+        "--sampling",
+        "all",
+        "--server",
+        client_server.target,
+    )
     done = cutpoint(*report)
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path}/big.csv:2: logits is 1 numbers; expected 2, one for each label of {fresh}/1\n"

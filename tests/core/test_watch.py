@@ -269,7 +269,9 @@ def test_a_narrow_terminal_has_fewer_columns_and_no_broken_lines(width: int) -> 
 @pytest.mark.parametrize("width", [24, 30, 48, 60])
 def test_z_stays_however_narrow_the_terminal_and_long_the_names(width: int) -> None:
     watch = Watch(["http://x"], 600.0)
-    watch.replicas[0].take(page({("a model of long name", "1", "and a label of one as long, 名前"): (10000.0, 150.0, 100.0)}), 0.0)
+    watch.replicas[0].take(
+        page({("a model of long name", "1", "and a label of one as long, 名前"): (10000.0, 150.0, 100.0)}), 0.0
+    )
     text = shown(watch.look(0.0), watch, 0.0, width=width)
     _, *table = text.splitlines()  # below the title
     assert all(cell_len(line) <= width for line in table)

@@ -58,7 +58,9 @@ def test_on_a_gpu_the_server_is_another_image_with_a_device_and_all_else_is_the_
     assert server["build"] == {"args": {"EXTRA": "gpu"}} and set(usual["build"]["args"]) == {"EXTRA"}
     assert "gpu" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     # As the Compose specification fills in a variable that is not set, and one that is: neither is over the other.
-    tags = [re.sub(r"\$\{EXTRA:-(\w+)\}", lambda found, extra=extra: extra or found[1], usual["image"]) for extra in ("", "gpu")]
+    tags = [
+        re.sub(r"\$\{EXTRA:-(\w+)\}", lambda found, extra=extra: extra or found[1], usual["image"]) for extra in ("", "gpu")
+    ]
     assert tags == ["cutpoint:latest", server["image"]]
     (device,) = server["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}

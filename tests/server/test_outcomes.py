@@ -361,7 +361,10 @@ NAN = float("nan")
         ({"outcomes": [scored(key="")]}, r"outcomes\[0\].scored.key is empty"),
         ({"outcomes": [scored(time_s=NAN)]}, r"outcomes\[0\].scored.time_s is nan; expected seconds since 1970"),
         ({"outcomes": [scored(time_s=-1)]}, r"scored.time_s is -1.0"),
-        ({"outcomes": [scored(time_s=99999999999)]}, r"scored.time_s is 99999999999.0; expected seconds since 1970, of a decision"),
+        (
+            {"outcomes": [scored(time_s=99999999999)]},
+            r"scored.time_s is 99999999999.0; expected seconds since 1970, of a decision",
+        ),
         ({"outcomes": [scored(logits=[1])]}, r"outcomes\[0\].scored.logits is 1 numbers; expected 2, one for each label of"),
         ({"outcomes": [scored(logits=[NAN, 1])]}, r"outcomes\[0\].scored.logits of label 'a' is NaN; expected a number"),
         (

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
 from rich.table import Table
