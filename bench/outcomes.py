@@ -108,13 +108,13 @@ def _reports(client: Client, targets: np.ndarray, ids: list[str]) -> dict[str, f
     def one_label() -> None:
         name = client.policy("mlp512").labels[0].label
         of = [f"{ROUNDS - 1}-{i:06d}" for i in range(half)]
-        done = client.report_outcomes("mlp512", first[:half, 0], labels=[name], request_id=of, sampling="alerted")
+        done = client.report_outcomes("mlp512", first[:half, 0], labels=[name], request_id=of, sampling="unknown")
         assert done.taken == half, done
 
     def again() -> None:
         name = client.policy("mlp512").labels[0].label
         of = [f"{ROUNDS - 1}-{i:06d}" for i in range(half)]
-        done = client.report_outcomes("mlp512", first[:half, 0], labels=[name], request_id=of, sampling="alerted")
+        done = client.report_outcomes("mlp512", first[:half, 0], labels=[name], request_id=of, sampling="unknown")
         assert done.repeated == half, done
 
     def single() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cutpoint.client import AioClient, Client, FromOutcomes, Outcomes, Reported
-from cutpoint.client.outcome_commands import outcomes_app, seconds
-from cutpoint.client.outcome_files import read_outcomes
+from cutpoint.client.outcome_commands import outcomes_app, seconds, time_range
+from cutpoint.client.outcome_files import _COLUMNS, read_outcomes
 from cutpoint.client.outcomes import Asked
 from cutpoint.errors import BadConfig, BadData, BadInput, BadRequest
 from cutpoint.v1 import outcome_pb2 as v1
@@ -117,7 +117,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_sent(given: di
     ("sampling", "probability", "text"),
     [
         ("some", None, "sampling is 'some'; expected one of unknown, all, alerted, random, alerted_and_random"),
-        ("random", None, "probability is None; expected 1e-06 to 1, with sampling random"),
+        ("random", None, "probability is not given; expected 1e-06 to 1, with sampling random"),
         ("alerted_and_random", 0, "probability is 0; expected"), ("random", float("nan"), "probability is nan"),
         ("all", 0.5, "probability is 0.5; expected none, with sampling all"),
     ],
@@ -214,7 +214,9 @@ def test_arrays_are_read(tmp_path: Path) -> None:
     ("name", "content", "text"),
     [
         ("o.txt", "", r"outcome file is .*o.txt; expected .csv, .jsonl, .npz, or a folder"),
-        ("o.csv", "", "columns  is no outcome"),
+        ("o.csv", "", "o.csv, which is empty; expected at least one outcome"),
+        ("o.csv", "request_id;row;outcome\nr;0;1\n", "first line 'request_id;row;outcome' is divided by ';'; expected commas"),
+        ("o.csv", "request_id\toutcome\nr\t1\n", r"is divided by '\\t'; expected commas between columns"),
         ("o.csv", "request_id,outcome\n", "which is empty; expected at least one outcome"),
         ("o.csv", "request_id,result\nr,1\n", "columns request_id, result is 'result' among them; expected some of request_id"),
         ("o.csv", "request_id,row\nr,1\n", "is no outcome"),
@@ -255,13 +257,23 @@ def test_arrays_are_read(tmp_path: Path) -> None:
         ("o.jsonl", '{"key": "k", "logits": 5, "outcome": 1}', r"o.jsonl:1: logits is 5; expected a list, one for each label"),
         ("o.jsonl", '{"key": "k", "logit": 1, "time_s": 1e300, "outcome": 1}', r"time_s is 1e\+300; expected seconds since"),
         ("o.jsonl", '{"key": "k", "logit": 1, "time_s": NaN, "outcome": 1}', r"time_s is nan; expected seconds since 1970"),
+        ("o.csv", f"request_id,outcome\nr,1\n{'r' * 1001},1\n", "o.csv:3: request_id is 1001 bytes; expected 1 to 1000"),
+        ("o.csv", "key,logit,outcome\nk,1,1\nl,nan,1\n", "o.csv:3: logit is NaN; expected a number, for a label with an"),
+        ("o.csv", "key,logit,time_s,outcome\nk,1,99999999999,1\n", "time_s is 99999999999; expected .*; it is 1000000 now"),
+        ("o.csv", "key,logit,time_s,outcome\nk,1,1e6,1\nk,1,1086401,1\n", "o.csv:3: time_s is 1086401; expected seconds since"),
+        ("o.jsonl", '{"request_id": "r", "positive": ["a"], "negative": ["a"]}', "positive and negative is 'a'; expected each"),
+        (
+            "o.jsonl",
+            '{"key": "k", "logits": [1, 2], "targets": [1]}',
+            "targets and logits is 1 and 2; expected as many of both",
+        ),
         ("o.npz", b"nothing", "an .npz of arrays without pickles"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path: Path, name: str, content: str | bytes, text: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(BadData, match=text):
-        read_outcomes(tmp_path / name)
+        read_outcomes(tmp_path / name, now_s=lambda: 1e6)
 
 
 def test_arrays_without_y_or_ids_are_refused(tmp_path: Path) -> None:
@@ -288,6 +300,9 @@ def test_times_are_read_as_people_write_them() -> None:
     assert seconds("since", "1970-01-01T01:00+01:00") == 0
     with pytest.raises(BadConfig, match="--since is yesterday"):
         seconds("since", "yesterday")
+    assert time_range("1970-01-02", "") == (86_400, None)
+    with pytest.raises(BadConfig, match="--until is 2026-01-01; expected a time after --since, 2026-02-01"):
+        time_range("2026-02-01", "2026-01-01")
 
 
 def test_the_round_by_commands(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:
@@ -309,7 +324,7 @@ def test_the_round_by_commands(client: Client, client_server: ServerProcess, fre
     (tmp_path / "more.csv").write_text(
         f"request_id,row,label,outcome\nmonday,99,a,1\ntuesday,0,a,1\nmonday,1,a,{1 - Y[1, 0]}\n"
     )
-    failed = run("outcomes", "report", tmp_path / "more.csv", "--model", fresh, "--sampling", "alerted", code=1)
+    failed = run("outcomes", "report", tmp_path / "more.csv", "--model", fresh, "--sampling", "all", code=1)
     assert failed.splitlines() == [
         "0 outcomes taken, 0 known before, 0 corrected, 3 fit no decision",
         "  conflict: 1", "  no_such_row: 1", "  unknown_request: 1",
@@ -318,8 +333,15 @@ def test_the_round_by_commands(client: Client, client_server: ServerProcess, fre
         f"{tmp_path}/more.csv:4: label 'a' is known otherwise; `replace` corrects it",
     ]  # fmt: skip
     (tmp_path / "one.jsonl").write_text(json.dumps({"request_id": "monday", "row": 1, "targets": (1 - Y[1]).tolist()}))
-    replaced = run("outcomes", "report", tmp_path / "one.jsonl", "--model", fresh, "--sampling", "alerted", "--replace")
+    replaced = run("outcomes", "report", tmp_path / "one.jsonl", "--model", fresh, "--sampling", "all", "--replace")
     assert replaced.startswith("0 outcomes taken, 0 known before, 1 corrected")
+    quiet = int(np.flatnonzero(~client.score(fresh, X).decisions.any(axis=1))[0])  # type: ignore[union-attr]
+    (tmp_path / "quiet.csv").write_text(f"request_id,row,label,outcome\nmonday,{quiet},a,{Y[quiet, 0]}\n")
+    failed = run("outcomes", "report", tmp_path / "quiet.csv", "--model", fresh, "--sampling", "alerted", code=1)
+    assert failed.splitlines() == [
+        "0 outcomes taken, 0 known before, 0 corrected, 1 fit no decision", "  not_alerted: 1",
+        f"{tmp_path}/quiet.csv:2: row {quiet} of request 'monday' did not alert; with sampling alerted only alerts are taken",
+    ]  # fmt: skip
     made = run("policy", "calibrate", fresh, "recall_at_least=0.5", "--from-outcomes", "--since", "2020-01-01")
     assert f"policy 2 of {fresh} is active" in made
     assert client.policy(fresh).data.source == "outcomes"  # type: ignore[union-attr]
@@ -406,9 +428,98 @@ def test_what_the_batches_of_a_stream_raise_is_raised_here(client: Client, fresh
 def test_errors_say_where_among_many(client: Client, fresh: str) -> None:
     logits = np.ones((1500, 2))
     keys = [f"{i}" for i in range(1400)] + ["x" * 2000] + [f"{i}" for i in range(1401, 1500)]
-    with pytest.raises(BadRequest, match=r"targets from row 1000 on: outcomes\[400\].scored.key is 2000 bytes"):
+    said = r"outcomes\[1400\].scored.key is 2000 bytes; expected 1 to 1000 bytes of text; 1000 before it are kept, and may be"
+    with pytest.raises(BadRequest, match=said):
         client.report_outcomes(fresh, np.ones((1500, 2)), keys=keys, logits=logits, sampling="all")
     assert client.outcome_summary(fresh).rows == 1000
+
+
+def test_a_file_that_is_refused_in_the_midst_says_where_and_what_is_kept(
+    client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path
+) -> None:
+    lines = [f"k{i},1,{'b' if i % 2 else 'a'},1" for i in range(10)]
+    (tmp_path / "big.csv").write_text("\n".join(["key,logit,label,outcome", *lines]))
+    report = (
+        "outcomes",
+        "report",
+        tmp_path / "big.csv",
+        "--model",
+        fresh,
+        "--sampling",
+        "all",
+        "--server",
+        client_server.target,
+    )
+    done = cutpoint(*report)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}/big.csv:2: logits is 1 numbers; expected 2, one for each label of {fresh}/1\n"
+    rows = [{"key": f"k{i}", "logits": [1, 1], "targets": [1, 1]} for i in range(1500)] + [
+        {"key": "wrong", "logits": [1, 1], "targets": [1, 1], "policy_version": 9}
+    ]
+    (tmp_path / "big.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = cutpoint("outcomes", "report", tmp_path / "big.jsonl", *report[3:])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/big.jsonl:1501: policy_version is 9; expected a policy that decided")
+    assert done.stderr.endswith("; 1500 others of the file are kept, and may be reported again\n")
+    assert client.outcome_summary(fresh).rows == 1500
+
+
+def test_a_line_without_a_row_is_of_a_request_that_had_one(
+    client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path
+) -> None:
+    client.score(fresh, X[:1], request_id="one")
+    client.score(fresh, X[:20], request_id="many")
+    (tmp_path / "o.csv").write_text("request_id,label,outcome\none,a,1\nmany,a,1\n")
+    done = cutpoint(
+        "outcomes", "report", tmp_path / "o.csv", "--model", fresh, "--sampling", "all", "--server", client_server.target
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "1 outcomes taken, 0 known before, 0 corrected, 1 fit no decision",
+        "  row_not_given: 1",
+        f"{tmp_path}/o.csv:3: the row of request 'many' is not given, which had 20; expected 0 to 19",
+    ]
+
+
+def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs/outcomes.md").read_text()
+    for name, form, rows in (("o.csv", "csv", [3, 17]), ("o.jsonl", "json", [3, 17])):
+        (sample,) = re.findall(rf"```{form}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / name).write_text(sample)
+        found = sent(tmp_path / name)
+        assert [each.requested.row for each in found if each.HasField("requested")] == rows
+    assert found[-1].scored.key == "claim 81"
+    for name in (*_COLUMNS, "positive", "negative", "targets", "logits", "y", "label_names"):
+        assert f"`{name}`" in text.split("## Files")[1].split("## ")[0], name
+
+
+def test_the_commands_of_the_runbook_run(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:
+    """Alerts alone give no threshold; with some of the rest they do."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype(np.float32)
+    y = (x[:, :2] + rng.normal(size=(400, 2)) > 1.5).astype(np.uint8)
+    client.calibrate(fresh, "max_fbeta=1", inputs=x, targets=y)
+    decisions = client.score(fresh, x, request_id="r").decisions
+    assert decisions is not None
+    alerts = decisions.any(axis=1)
+    for name, rows in (("alerts.csv", np.flatnonzero(alerts)), ("alerts_and_some.csv", np.flatnonzero(alerts | (x[:, 3] > 1)))):
+        lines = [f"r,{row},{label},{y[row, i]}" for i, label in enumerate("ab") for row in rows]
+        (tmp_path / name).write_text("\n".join(["request_id,row,label,outcome", *lines]))
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        words = [fresh if word == "mine" else word for word in command.split()]
+        return cutpoint(*words[1:], "--server", client_server.target, cwd=tmp_path)
+
+    part = (ROOT / "docs/alerts.md").read_text().split("### CutpointPositiveRateHigh")[1].split("###")[0]
+    first, second = (block.splitlines() for block in re.findall(r"```sh\n(.*?)```", part, re.DOTALL))
+    for command in first:
+        assert run(command).returncode == 0, command
+    report, calibrate = second
+    refused = run(calibrate)
+    assert refused.returncode == 2 and "sampling" in refused.stderr
+    assert run(report).returncode == 0
+    done = run(calibrate)
+    assert done.returncode == 0 and f"policy 2 of {fresh} is stored, not active" in done.stdout, done.stderr
 
 
 def test_the_page_on_outcomes_runs(client: Client, client_server: ServerProcess, fresh: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cutpoint.errors import BadConfig, BadData
-from cutpoint.watch.display import json_of, printable, table_of
+from cutpoint.watch.display import json_of, printable, table_of, text_of
 from cutpoint.watch.page import Pages, page_url
 from cutpoint.watch.replica import Replica
 from cutpoint.watch.standing import Standing, Watch, wilson
 from processes import ENVIRONMENT, cutpoint
+from rich.cells import cell_len
 from rich.console import Console
 from scipy import stats
 
@@ -168,6 +170,8 @@ def test_a_page_that_is_none_changes_nothing() -> None:
     replica.take(page({A: (5.0, 1.0, 1.0)}), 0.0)
     with pytest.raises(BadData, match="line 1 of the page of metrics"):
         replica.take("<html>", 1.0)
+    with pytest.raises(BadData, match="page of metrics is another program's; expected that of a Cutpoint server"):
+        replica.take("process_start_time_seconds 5\nup 1\n", 1.0)
     replica.take(page({A: (6.0, 1.0, 1.0)}), 2.0)
     assert replica.increase(2.0)[0][0].tolist() == [1]
 
@@ -185,7 +189,7 @@ def test_a_new_policy_is_marked_and_servers_that_disagree_are_named() -> None:
     assert apart.threshold.tolist() == [7.0], "of the newest policy"
     assert "servers disagree: policies 3, 4 of m/1 are active" in shown(apart, watch, 60.0)
     y.take(page({A: (2.0, 0.0, 0.0)}, policy=4, activated_s=200.0), 62.0)
-    assert "policy 4 of m/1 is active since 8 s, before it 3" in shown(watch.look(62.0), watch, 70.0)
+    assert "policy 4 of m/1 became active 8 s ago, before it 3" in shown(watch.look(62.0), watch, 70.0)
     assert watch.look(700.0).changes == ()
 
 
@@ -255,6 +259,29 @@ def test_the_most_surprising_come_first_and_what_is_asked_for_is_shown() -> None
     few = Watch(["http://x"], 600.0, models=["m"], labels=["l1", "l2"])
     few.replicas[0].take(page(counts), 0.0)
     assert {key[2] for key in few.look(0.0).keys} == {"l1", "l2"}
+    assert few.look(0.0).missing == ()
+
+
+def test_what_is_asked_for_and_not_there_is_named_with_what_is() -> None:
+    def missing(models: list[str], labels: list[str]) -> tuple[str, ...]:
+        watch = Watch(["http://x"], 600.0, models, labels)
+        assert watch.look(0.0).missing == (), "nobody has answered"
+        watch.replicas[0].take(page({A: (1.0, 0.0, 0.0), B: (1.0, 0.0, 0.0), ("n", "1", "c"): (1.0, 0.0, 0.0)}), 0.0)
+        return watch.look(0.0).missing
+
+    assert missing(["nosuch"], ["a"]) == ("no model 'nosuch' makes decisions here: 'm', 'n' do",)
+    assert missing(["m", "o"], ["a", "c"]) == (
+        "no model 'o' makes decisions here: 'm', 'n' do", "no label 'c' makes decisions here: 'a', 'b' do",
+    )  # fmt: skip
+    assert missing(["n"], ["x"]) == ("no label 'x' makes decisions here: 'c' does",)
+    many = Watch(["http://x"], 600.0, (), ["x"])
+    many.replicas[0].take(page({("m", "1", f"l{i:02}"): (1.0, 0.0, 0.0) for i in range(12)}), 0.0)
+    assert many.look(0.0).missing[0].endswith("'l09' and 2 more do")
+    none = Watch(["http://x"], 600.0, ["m"])
+    none.replicas[0].take('cutpoint_build_info{version="1"} 1', 0.0)
+    standing = none.look(0.0)
+    assert standing.missing == ("no model 'm' makes decisions here: nothing does",)
+    assert "no model here" not in text_of(standing, none.replicas, now_s=0.0).plain
 
 
 def shown(standing: Standing, watch: Watch, now_s: float, top: int = 20, width: int | None = None) -> str:
@@ -271,7 +298,22 @@ def test_a_narrow_terminal_has_fewer_columns_and_no_broken_lines(width: int) -> 
     text = shown(watch.look(0.0), watch, 0.0, width=width)
     assert all(len(line) <= width for line in text.splitlines())
     assert ("threshold" in text) == (width >= 140)
-    assert "expected" in text and len([line for line in text.splitlines() if "m/1" in line]) == 1
+    assert "confirmed" not in text, "nothing is confirmed"
+    assert "expected" in text and " z " in text and len([line for line in text.splitlines() if "m/1" in line]) == 1
+
+
+@pytest.mark.parametrize("width", [24, 30, 48, 60])
+def test_z_stays_however_narrow_the_terminal_and_long_the_names(width: int) -> None:
+    watch = Watch(["http://x"], 600.0)
+    watch.replicas[0].take(
+        page({("a model of long name", "1", "and a label of one as long, 名前"): (10000.0, 150.0, 100.0)}), 0.0
+    )
+    text = shown(watch.look(0.0), watch, 0.0, width=width)
+    _, *table = text.splitlines()  # below the title
+    assert all(cell_len(line) <= width for line in table)
+    assert " z" in text and ("rate" in text) == (width >= 48)
+    (line,) = (line for line in table if "+3.2" in line)
+    assert "…" in line
 
 
 def test_names_do_not_steer_the_terminal() -> None:
@@ -287,6 +329,8 @@ def test_json_has_everything_and_null_for_what_is_unknown() -> None:
     watch = Watch(["http://x"], 600.0)
     watch.replicas[0].take(page({A: (100.0, 3.0, 1.0), B: (0.0, 0.0, 0.0)}), 0.0)
     found = json.loads(json_of(watch.look(0.0, at_s=1.7e9), watch.replicas, now_s=1.0))
+    assert (found["since"], found["covered_s"], found["started_ago_s"]) == ("start", 0, 1.7e9 - 1000)
+    assert found["missing"] == []
     assert found["servers"] == [{"url": "http://x", "answers": True, "problem": None, "restarts": 0, "age_s": 1.0}]
     a, b = found["labels"]
     assert (a["model"], a["version"], a["label"], a["decisions"], a["positives"], a["policies"]) == ("m", "1", "a", 100, 3, [1])
@@ -364,6 +408,25 @@ def test_pages_that_do_not_come_say_why(served: _Server) -> None:
     assert str(hanging.fetch()[0]) == "no answer within 0.05 s"
 
 
+def test_what_speaks_no_http_is_named_and_not_printed() -> None:
+    """The gRPC port answers with a frame of HTTP/2."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x7f\xff\xff\xff\x1b[31m\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = cutpoint("watch", f"127.0.0.1:{listening.getsockname()[1]}", "--once")
+        thread.join(60)
+    assert done.returncode == 2
+    assert done.stderr.endswith("/metrics: not an HTTP answer; /metrics is on --metrics-port (8002)\n")
+    assert done.stderr.strip().isprintable() and done.stdout.replace("\n", "").isprintable()
+
+
 @contextmanager
 def watching(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -383,6 +446,14 @@ def test_once_prints_one_plain_table(served: _Server) -> None:
     assert "all since the start" in done.stdout
     assert re.search(r"m/1 +a +100 +3 +0\.03 +0\.01", done.stdout)
     assert done.stdout.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_once_fails_where_what_is_asked_for_is_not_there(served: _Server, form: tuple[str, ...]) -> None:
+    done = cutpoint("watch", served.url, "--once", "--model", "nosuch", *form)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "no model 'nosuch' makes decisions here: 'm' does" in done.stdout
+    assert cutpoint("watch", served.url, "--once", "--model", "m", "--label", "a", *form).returncode == 0
 
 
 def test_once_fails_where_a_server_does_not_answer(served: _Server) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from processes import ENVIRONMENT, ROOT, cutpoint, serving
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+GPU = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
 READS = yaml.safe_load((DEPLOY / "compose.prometheus.yml").read_text())
 
 
@@ -33,6 +35,7 @@ def mounts(service: str) -> dict[str, dict[str, Any]]:
 
 def test_the_schema_finds_nothing() -> None:
     assert errors(COMPOSE) == []
+    assert errors(GPU) == []
 
 
 def test_the_schema_finds_what_is_broken_on_purpose() -> None:
@@ -45,6 +48,22 @@ def test_the_schema_finds_what_is_broken_on_purpose() -> None:
         broken = copy.deepcopy(COMPOSE)
         broken["services"]["server"].update(change)
         assert errors(broken), change
+
+
+def test_on_a_gpu_the_server_is_another_image_with_a_device_and_all_else_is_the_same() -> None:
+    assert set(GPU) == {"services"} and set(GPU["services"]) == {"server"}
+    server, usual = GPU["services"]["server"], SERVICES["server"]
+    assert set(server) == {"build", "image", "command", "deploy"}
+    assert server["command"] == [*usual["command"], "--provider", "cuda"]
+    assert server["build"] == {"args": {"EXTRA": "gpu"}} and set(usual["build"]["args"]) == {"EXTRA"}
+    assert "gpu" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    # As the Compose specification fills in a variable that is not set, and one that is: neither is over the other.
+    tags = [
+        re.sub(r"\$\{EXTRA:-(\w+)\}", lambda found, extra=extra: extra or found[1], usual["image"]) for extra in ("", "gpu")
+    ]
+    assert tags == ["cutpoint:latest", server["image"]]
+    (device,) = server["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
@@ -117,6 +136,7 @@ def test_the_server_takes_its_command(tmp_path: Path) -> None:
     assert {"/models", "/state"} <= set(mounts("server")) & set(entry)
     with serving(empty, *SERVICES["server"]["command"]):
         pass  # it starts, with nothing to serve yet
+    assert "--provider" in GPU["services"]["server"]["command"] and "cuda" in cutpoint("serve", "--help").stdout
     assert cutpoint("serve", "--help").returncode == 0
 
 
@@ -134,6 +154,22 @@ def test_the_servers_health_check_tells_ready_from_gone(models: Path) -> None:
     with serving(models) as server:
         assert checked(server.target) == 0
     assert checked(server.target) != 0
+
+
+def test_the_alerting_block_is_one_when_it_is_uncommented(tmp_path: Path) -> None:
+    text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    commented = re.search(r"^# alerting:\n(#   .*\n)+", text, re.M)
+    assert commented is not None
+    config = text.replace(commented[0], re.sub("^# ", "", commented[0], flags=re.M))
+    (manager,) = yaml.safe_load(config)["alerting"]["alertmanagers"]
+    assert manager == {"static_configs": [{"targets": ["localhost:9093"]}]}
+    (tmp_path / "prometheus.yml").write_text(config)
+    shutil.copy(DEPLOY / "prometheus" / "cutpoint.rules.yml", tmp_path)
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    for path in (tmp_path / "prometheus.yml", DEPLOY / "prometheus" / "prometheus.yml"):
+        done = subprocess.run(["promtool", "check", "config", path], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_takes_its_flags() -> None:

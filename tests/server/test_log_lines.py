@@ -118,6 +118,7 @@ def test_calibrations_and_reloads_of_a_server_have_a_line_each(models: Path, for
         assert rejected["outcome"] == "rejected" and "positive" in rejected["reason"] and "policy" not in rejected
         (activated,) = events(models, read, "activation")
         assert (str(activated["policy"]), str(activated["before"])) == ("2", "1")
+        assert activated["made_by"] == "unknown" and "by" not in activated, "nobody said who made it, or who activates it"
         (loaded,) = events(models, read, "reload")
         assert (loaded["model"], str(loaded["version"]), loaded["outcome"], str(loaded["policy"])) == (
             "one",

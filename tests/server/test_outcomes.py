@@ -303,6 +303,43 @@ def test_each_unmatched_outcome_has_a_reason_and_the_others_are_taken(
     assert (len(many.unmatched), dict(many.unmatched_reasons)) == (1000, {"no_such_row": 1500})
 
 
+def test_what_did_not_alert_is_not_taken_as_an_alert_that_was_looked_at(
+    client: Client, channel: grpc.Channel, calibrated: str
+) -> None:
+    x, y = data()
+    scores = client.score(calibrated, x, request_id="r")
+    assert scores.decisions is not None
+    alerts = scores.decisions.any(axis=1)
+    done = client.report_outcomes(calibrated, y, request_id="r", sampling="alerted")
+    assert (done.taken, dict(done.unmatched_reasons)) == (alerts.sum(), {"not_alerted": (~alerts).sum()})
+    assert [miss.row for miss in done.unmatched] == np.flatnonzero(~alerts).tolist()
+    kept = client.report_outcomes(calibrated, [[0, 0]], keys=["quiet"], logits=[[-50, -50]], sampling="alerted")
+    assert kept.unmatched[0].text == "outcomes[0]: key 'quiet' did not alert; with sampling alerted only alerts are taken"
+    assert client.report_outcomes(calibrated, y, request_id="r", sampling="unknown").taken == (~alerts).sum()
+
+
+def test_alerts_alone_may_be_said_of_what_nothing_decided(client: Client, fresh: str) -> None:
+    x, y = data(5)
+    client.score(fresh, x, request_id="before any policy")
+    assert client.report_outcomes(fresh, y, request_id="before any policy", sampling="alerted").taken == 5
+
+
+def test_a_row_need_not_be_named_where_there_is_one(client: Client, channel: grpc.Channel, calibrated: str) -> None:
+    x, y = data(5)
+    client.score(calibrated, x[:1], request_id="one")
+    client.score(calibrated, x, request_id="many")
+    done = client.report_outcomes(calibrated, y[:2], request_id=["one", "many"], sampling="all")
+    assert done.taken == 1
+    assert [(miss.row, miss.reason, miss.text) for miss in done.unmatched] == [
+        (1, "row_not_given", "outcomes[1]: the row of request 'many' is not given, which had 5; expected 0 to 4")
+    ]
+    # Who sends no `only_row`, as a client of before it, means row 0.
+    assert report(channel, model=calibrated, outcomes=[requested(request_id="many")]).taken == 1
+    wrong = v1.Outcome(requested=v1.Requested(request_id="many", row=2, only_row=True), positive=["a"])
+    with pytest.raises(grpc.RpcError, match=r"outcomes\[0\].requested.row is 2; expected 0 beside only_row"):
+        report(channel, model=calibrated, outcomes=[wrong])
+
+
 NAN = float("nan")
 
 
@@ -324,6 +361,10 @@ NAN = float("nan")
         ({"outcomes": [scored(key="")]}, r"outcomes\[0\].scored.key is empty"),
         ({"outcomes": [scored(time_s=NAN)]}, r"outcomes\[0\].scored.time_s is nan; expected seconds since 1970"),
         ({"outcomes": [scored(time_s=-1)]}, r"scored.time_s is -1.0"),
+        (
+            {"outcomes": [scored(time_s=99999999999)]},
+            r"scored.time_s is 99999999999.0; expected seconds since 1970, of a decision",
+        ),
         ({"outcomes": [scored(logits=[1])]}, r"outcomes\[0\].scored.logits is 1 numbers; expected 2, one for each label of"),
         ({"outcomes": [scored(logits=[NAN, 1])]}, r"outcomes\[0\].scored.logits of label 'a' is NaN; expected a number"),
         (

@@ -308,6 +308,7 @@ def test_a_collector_that_is_not_there_hurts_nobody(models: Path) -> None:
     log = (models.parent / "server.log").read_text()
     assert "Failed to export" in log or "aborting retry" in log or "UNAVAILABLE" in log
     assert "Traceback" not in log
+    assert "traces go to 127.0.0.1:1: those that callers ask for, and 100 % of the others" in log
 
 
 @pytest.mark.parametrize("endpoint", ["", "here", "127.0.0.1", "ftp://h:1", "http://h:1/v1/traces", ":1", "h:x"])
@@ -337,6 +338,9 @@ def test_without_the_extra_the_command_says_what_to_install(models: Path) -> Non
     )
     wrong = cutpoint("serve", "--models", models, "--trace-ratio", "2")
     assert wrong.returncode == 2 and "trace_ratio" in wrong.stderr
+    alone = cutpoint("serve", "--models", models, "--trace-ratio", "0.5")
+    assert alone.returncode == 2
+    assert alone.stderr == "error: serve: trace_ratio needs trace_endpoint: without it nothing is traced\n"
 
 
 def test_nothing_of_it_is_imported_where_nobody_wants_it(models: Path) -> None:

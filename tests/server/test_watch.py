@@ -46,7 +46,8 @@ def test_it_shows_what_was_decided(server: ServerProcess, client: Client, fresh:
     assert found["labels"][0]["z"] > 4
     (one,) = looked(server, "--model", fresh, "--top", 1)["labels"]
     assert one["label"] == "a"
-    assert looked(server, "--model", "nothing of this name")["labels"] == []
+    nothing = cutpoint("watch", server.metrics_url, "--once", "--json", "--model", "nothing of this name")
+    assert (nothing.returncode, json.loads(nothing.stdout)["labels"]) == (1, [])
 
 
 def test_512_labels_into_a_pipe_that_closes(server: ServerProcess) -> None:

@@ -244,7 +244,7 @@ class AioClient:
         given = Outcomes(targets, request_id, rows, windows, keys, logits, labels, policy_version, times_s)
         reported = Reported()
         for message, of in asked.messages(given):
-            with outcomes.naming(of):
+            with outcomes.naming(of, reported):
                 reported.add(await self._call(methods.REPORT_OUTCOMES, message, timeout_s), of)
         return reported
 

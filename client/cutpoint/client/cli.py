@@ -17,7 +17,7 @@ from .client import Client
 from .difference import difference
 from .follow import followable
 from .options import connected
-from .outcome_commands import Since, Until, outcomes_app, seconds
+from .outcome_commands import Since, Until, outcomes_app, time_range
 from .outcomes import FromOutcomes
 from .results import Scores
 
@@ -159,7 +159,7 @@ def calibrate_policy(
     version: ModelVersion = "",
 ) -> None:
     """Choose new thresholds on the server from labelled data. Exit code 1 where it was asked to activate and did not."""
-    kept = FromOutcomes(seconds("since", since), seconds("until", until), any_sampling)
+    kept = FromOutcomes(*time_range(since, until), any_sampling)
     if not from_outcomes and kept != FromOutcomes():
         raise BadConfig.of("--since, --until and --any-sampling", "given", "--from-outcomes with them")
     if not from_outcomes:

@@ -349,7 +349,7 @@ class Client:
         """Tell the server what became of its decisions. When it returns, the server has it on disk.
 
         Safe to repeat, and repeated by itself where an answer was lost: each label of a decision is counted once. Sent in
-        messages of 1000; of an error, those before it are taken.
+        messages of 1000; of an error, those before it are taken, and it says how many.
 
         Args:
             model: name.
@@ -361,7 +361,7 @@ class Client:
             probability: with which each was drawn, for the two that are random; of the second those that did not alert.
             request_id: that they were scored with, one for all or one for each; or
             keys: the caller's own name for each, by which it is counted once, with `logits`.
-            rows: [outcome] row of what was scored, from 0; None for 0, 1, 2 ... of one request, or row 0 of several.
+            rows: [outcome] row of what was scored, from 0; None for 0, 1, 2 ... of one request, or the only row of several.
             windows: [outcome] window of the row, of models of windows.
             logits: [outcome, label], or [outcome] for one label, as they were answered; NaN where one is not kept.
             labels: whose targets they are; empty for all of the model's, in its order.
@@ -382,7 +382,7 @@ class Client:
         given = Outcomes(targets, request_id, rows, windows, keys, logits, labels, policy_version, times_s)
         reported = Reported()
         for message, of in asked.messages(given):
-            with outcomes.naming(of):
+            with outcomes.naming(of, reported):
                 reported.add(self._call(methods.REPORT_OUTCOMES, message, timeout_s), of)
         return reported
 

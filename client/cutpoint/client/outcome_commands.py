@@ -1,13 +1,16 @@
 """`cutpoint outcomes`: what became of decisions, reported from files, and what is known of it."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cutpoint.calibration.policy import Rate
-from cutpoint.errors import BadConfig
+from cutpoint.errors import BadConfig, CutpointError
 from cutpoint.terminal import SHOWN_LABELS, console, plain_table
 from rich.markup import escape
 
@@ -19,6 +22,7 @@ from .outcomes import LabelOutcomes, OutcomeSummary, Sampling
 outcomes_app = typer.Typer(help="Report what became of decisions, and show what it says.", no_args_is_help=True)
 
 _SHOWN = 10
+_PLACE = re.compile(r"^outcomes\[(\d+)\](?:\.requested\.|\.scored\.|\.|: | )?")  # how an error names an outcome
 Since = Annotated[
     str, typer.Option(metavar="TIME", help="Decisions from this time on, as 2026-01-31 or 2026-01-31T12:00 (UTC).")
 ]
@@ -50,11 +54,12 @@ def report(
     reasons, shown = Counter[str](), list[str]()
     for each in read_outcomes(file, request_id):
         given = each.outcomes
-        found = client.report_outcomes(
-            model, given.targets, sampling=sampling, probability=probability, request_id=given.request_id, rows=given.rows,
-            windows=given.windows, keys=given.keys, logits=given.logits, labels=given.labels,
-            policy_version=given.policy_version, times_s=given.times_s, version=version, replace=replace,
-        )  # fmt: skip
+        with _placed(each.places, taken + repeated + corrected):
+            found = client.report_outcomes(
+                model, given.targets, sampling=sampling, probability=probability, request_id=given.request_id, rows=given.rows,
+                windows=given.windows, keys=given.keys, logits=given.logits, labels=given.labels,
+                policy_version=given.policy_version, times_s=given.times_s, version=version, replace=replace,
+            )  # fmt: skip
         taken, repeated, corrected = taken + found.taken, repeated + found.repeated, corrected + found.corrected
         reasons.update(found.unmatched_reasons)
         shown += [f"{each.places[miss.row]}: {miss.text.partition(': ')[2]}" for miss in found.unmatched[: _SHOWN - len(shown)]]
@@ -77,8 +82,28 @@ def summary(
     version: Annotated[str, typer.Option(help="Version of the model (default: the server's).")] = "",
 ) -> None:
     """Confirmed precision and recall of each label, with their intervals at 95 %."""
-    found = client.outcome_summary(model, version=version, since_s=seconds("since", since), until_s=seconds("until", until))
-    _print(found)
+    since_s, until_s = time_range(since, until)
+    _print(client.outcome_summary(model, version=version, since_s=since_s, until_s=until_s))
+
+
+@contextmanager
+def _placed(places: list[str], before: int) -> Iterator[None]:
+    """Have an error about an outcome name its place in the file, and say that `before` of the file's others were taken."""
+    try:
+        yield
+    except CutpointError as error:
+        text = _PLACE.sub(lambda found: f"{places[int(found[1])]}: ", str(error), count=1)
+        if before:
+            text += f"; {before} others of the file are kept, and may be reported again"
+        raise type(error)(text) from error
+
+
+def time_range(since: str, until: str) -> tuple[float | None, float | None]:
+    """Both in seconds since 1970, None where not given; BadConfig where no time is between them."""
+    since_s, until_s = seconds("since", since), seconds("until", until)
+    if since_s is not None and until_s is not None and until_s <= since_s:
+        raise BadConfig.of("--until", until, f"a time after --since, {since}")
+    return since_s, until_s
 
 
 def seconds(name: str, text: str) -> float | None:

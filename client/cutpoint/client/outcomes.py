@@ -1,5 +1,6 @@
 """What became of decisions, to the messages that report it, and what a server answers; for the sync and the async client."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from cutpoint.calibration.policy import Rate
 from cutpoint.dataset import UNLABELLED, target_codes
-from cutpoint.errors import BadInput, BadRequest
+from cutpoint.errors import BadInput, CutpointError
 from cutpoint.v1 import calibration_pb2
 from cutpoint.v1 import outcome_pb2 as v1
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,7 @@ Sampling = Literal["unknown", "all", "alerted", "random", "alerted_and_random"]
 _SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 # Outcomes of a message, and bytes of their labels and logits: an answer waits for its message to be on disk.
 _MESSAGE_OUTCOMES, _MESSAGE_BYTES = 1000, 4 << 20
+_PLACE = re.compile(r"^outcomes\[(\d+)\]")  # how an error names an outcome
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Outcomes:
         targets: [outcome] for one label, or [outcome, label]: 0, 1, and -1, 255 or NaN for not known. Of whole rows of windows
             [row, window, label].
         request_id: of all of them, or one for each.
-        rows: [outcome] row of what was scored, from 0; None for 0, 1, 2 ... of one request, or row 0 of several.
+        rows: [outcome] row of what was scored, from 0; None for 0, 1, 2 ... of one request, or the only row of each of several.
         windows: [outcome] window of the row, from 0, of models of windows.
         keys: one for each, the caller's own.
         logits: [outcome, label], or [outcome] for one label, as they were answered; NaN where one is not kept.
@@ -157,7 +159,8 @@ class Asked:
             raise BadInput.of("sampling", repr(self.sampling), "one of " + ", ".join(_SAMPLINGS))
         if self.sampling.endswith("random"):
             if self.probability is None or not 1e-6 <= self.probability <= 1:
-                raise BadInput.of("probability", self.probability, f"1e-06 to 1, with sampling {self.sampling}")
+                found = "not given" if self.probability is None else self.probability
+                raise BadInput.of("probability", found, f"1e-06 to 1, with sampling {self.sampling}")
         elif self.probability is not None:
             raise BadInput.of("probability", self.probability, f"none, with sampling {self.sampling}")
 
@@ -188,14 +191,23 @@ class Asked:
 
 
 @contextmanager
-def naming(rows: Sequence[int]) -> Iterator[None]:
-    """Have a BadRequest about a message say where its outcomes are among the targets, where they are not the first."""
+def naming(rows: Sequence[int], reported: Reported) -> Iterator[None]:
+    """Have an error about a message say which of the targets it is about, and that those in earlier messages were taken.
+
+    Args:
+        rows: of the message's outcomes among the targets; the server counts from 0 in each message.
+        reported: what became of the messages before this one.
+    """
     try:
         yield
-    except BadRequest as error:
-        if rows[0] == 0:
+    except CutpointError as error:
+        text = _PLACE.sub(lambda found: f"outcomes[{rows[int(found[1])]}]", str(error), count=1)
+        before = reported.taken + reported.repeated + reported.corrected
+        if before:
+            text += f"; {before} before it are kept, and may be reported again"
+        if text == str(error):
             raise
-        raise BadRequest(f"targets from row {rows[0]} on: {error}") from error
+        raise type(error)(text) from error
 
 
 def summary_of(response: v1.GetOutcomeSummaryResponse) -> OutcomeSummary:
@@ -282,14 +294,15 @@ def _requested(given: Outcomes, count: int, rows: NDArray[Any] | None, windows: 
     ids = [str(given.request_id)] * count if one else [str(each) for each in given.request_id]
     if not all(ids):
         raise BadInput.of("request_id", "empty", "the id that the rows were scored with")
+    only_row = rows is None and not (one and windows is None)
     if rows is None:
-        rows = np.arange(count) if one and windows is None else np.zeros(count, np.int64)
+        rows = np.zeros(count, np.int64) if only_row else np.arange(count)
     for name, part in (("request_id", ids), ("rows", rows), ("windows", windows)):
         if part is not None and len(part) != count:
             raise BadInput.of(name, f"{len(part)} of them", f"{count}, one for each outcome")
     of = [None] * count if windows is None else windows.tolist()
     return (
-        v1.Outcome(requested=v1.Requested(request_id=request_id, row=row, window=window))
+        v1.Outcome(requested=v1.Requested(request_id=request_id, row=row, window=window, only_row=only_row))
         for request_id, row, window in zip(ids, rows.tolist(), of, strict=True)
     )
 

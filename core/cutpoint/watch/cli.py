@@ -14,7 +14,7 @@ from rich.live import Live
 
 from ..errors import BadConfig, BadData, Unavailable
 from ..terminal import console
-from .display import json_of, table_of, text_of
+from .display import json_of, printable, table_of, text_of
 from .page import Pages, page_url
 from .standing import Standing, Watch
 
@@ -47,7 +47,7 @@ def watch(
 ) -> None:
     """Live positives beside those that the calibration expects, the most surprising labels first.
 
-    Ends with Ctrl-C. Exit code 2 where --once finds a server that does not answer.
+    Ends with Ctrl-C. Of --once the exit code is 2 where a server does not answer, and 1 where a model or label is not there.
     """
     pages = [page_url(each) for each in urls or [_DEFAULT]]
     if len(set(pages)) < len(pages):
@@ -56,16 +56,17 @@ def watch(
     show = _shower(looking, top, json=json, live=not once)
     try:
         with _ended_by_signals(), show as print_one:
-            _go_on(looking, print_one, interval, once=once)
+            last = _go_on(looking, print_one, interval, once=once)
     except KeyboardInterrupt:
         return
     except BrokenPipeError:  # whoever read has seen enough; what is still buffered has nobody to go to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    if once:
-        silent = [f"{each.url}: {each.problem}" for each in looking.watch.replicas if each.problem]
-        if silent:
-            raise Unavailable(f"no answer from {'; '.join(silent)}")
+    silent = [f"{each.url}: {printable(each.problem)}" for each in looking.watch.replicas if each.problem]
+    if silent:
+        raise Unavailable(f"no answer from {'; '.join(silent)}")
+    if last.missing:
+        raise typer.Exit(1)
 
 
 class _Looking:
@@ -89,12 +90,14 @@ class _Looking:
         return self.watch.look(self.now_s)
 
 
-def _go_on(looking: _Looking, show: Callable[[Standing], None], interval_s: float, *, once: bool) -> None:
+def _go_on(looking: _Looking, show: Callable[[Standing], None], interval_s: float, *, once: bool) -> Standing:
+    """Look and show until it is interrupted; gives the last standing, of `once` the only one."""
     due_s, never = time.monotonic(), threading.Event()
     while True:
-        show(looking.look())
+        standing = looking.look()
+        show(standing)
         if once:
-            return
+            return standing
         due_s = max(due_s + interval_s, time.monotonic())
         never.wait(max(0.0, due_s - time.monotonic()))
 

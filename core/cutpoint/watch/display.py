@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,8 @@ from ..terminal import plain_table
 from .replica import Replica
 from .standing import Standing, wilson
 
+# Where a terminal is narrow: which columns go, and then how much at least is left of a model's or label's name; and so on.
+_NARROWER = ((4, 12), (1, 4))
 _LOUD, _NOTED = 4.0, 3.0  # z: what the alerting rules call an alarm, and what is worth a look
 
 
@@ -26,6 +28,7 @@ class _Column:
     title: str
     cell: Callable[[Standing, int], str]
     goes: int = 0
+    may_be_empty: bool = False  # and then is not shown
 
 
 def table_of(standing: Standing, replicas: Sequence[Replica], *, now_s: float, top: int, width: int | None = None) -> Table:
@@ -36,17 +39,25 @@ def table_of(standing: Standing, replicas: Sequence[Replica], *, now_s: float, t
         replicas: the servers it is of, for those that do not answer.
         now_s: in the seconds by which their pages were taken.
         top: lines.
-        width: columns of the terminal; what has no room is left out, thresholds first. None for no limit.
+        width: columns of the terminal; what has no room is left out, thresholds first, and z never. None for no limit.
     """
     order = standing.order()[:top]
     columns = _columns(standing)
     cells = {column.title: [column.cell(standing, i) for i in order] for column in columns}
-    while width is not None and len(columns) > 1:
-        needed = sum(3 + max(map(len, [column.title, *cells[column.title]])) for column in columns)
-        leaving = max(columns, key=lambda column: column.goes)
-        if needed <= width or not leaving.goes:
-            break
-        columns.remove(leaving)
+    columns = [column for column in columns if not column.may_be_empty or any(cell != "-" for cell in cells[column.title])]
+
+    def lacking() -> int:
+        """Columns of the terminal by which the table is too wide."""
+        needed = sum(3 + max(map(cell_len, [column.title, *cells[column.title]])) for column in columns)
+        return 0 if width is None else needed - width
+
+    for goes, name in _NARROWER:
+        while lacking() > 0 and (leaving := max(columns, key=lambda column: column.goes)).goes >= goes:
+            columns.remove(leaving)
+        for column in columns[1::-1]:  # the label's name, then the model's
+            if (short := lacking()) > 0:
+                widest = max(map(cell_len, cells[column.title]), default=0)
+                cells[column.title] = [_shortened(cell, max(name, widest - short)) for cell in cells[column.title]]
     table = plain_table(
         *(column.title for column in columns),
         title=Text(title_of(standing, replicas)),
@@ -73,13 +84,19 @@ def title_of(standing: Standing, replicas: Sequence[Replica]) -> str:
         return f"{at}  {servers}"
     if not standing.since_start:
         return f"{at}  {servers}: the last {_span(standing.covered_s)}"
-    started = [replica.started_s for replica in replicas if replica.started_s is not None]
-    ago = f", {_span(max(0.0, standing.at_s - min(started)))} ago" if started else ""
+    age_s = _age_s(standing, replicas)
+    ago = "" if age_s is None else f", {_span(age_s)} ago"
     return f"{at}  {servers}: all since the start{ago}"
 
 
+def _age_s(standing: Standing, replicas: Sequence[Replica]) -> float | None:
+    """Seconds since the first of the servers started; None where none says when."""
+    started = [replica.started_s for replica in replicas if replica.started_s is not None]
+    return max(0.0, standing.at_s - min(started)) if started else None
+
+
 def json_of(standing: Standing, replicas: Sequence[Replica], *, now_s: float, top: int | None = None) -> str:
-    """One line: an object with `servers`, `labels` (by surprise, the first `top`) and `changes`; null for what is unknown."""
+    """One line: `servers`, `labels` (by surprise, the first `top`), `changes`, `missing`; null for what is unknown."""
     low, high = wilson(standing.confirmed, standing.reviewed)
     labels = []
     for i in standing.order()[:top]:
@@ -117,8 +134,13 @@ def json_of(standing: Standing, replicas: Sequence[Replica], *, now_s: float, to
         for each in standing.changes
     ]
     view = "start" if standing.since_start else "window"
-    found = {"at_s": round(standing.at_s, 3), "since": view, "covered_s": round(standing.covered_s, 3)}
-    return json.dumps({**found, "servers": servers, "labels": _finite(labels), "changes": changes}, allow_nan=False)
+    age_s = _age_s(standing, replicas)
+    found = {
+        "at_s": round(standing.at_s, 3), "since": view, "covered_s": round(standing.covered_s, 3),
+        "started_ago_s": None if age_s is None else round(age_s, 3),
+    }  # fmt: skip
+    rest = {"servers": servers, "labels": _finite(labels), "changes": changes, "missing": standing.missing}
+    return json.dumps({**found, **rest}, allow_nan=False)
 
 
 def printable(text: str) -> str:
@@ -127,7 +149,7 @@ def printable(text: str) -> str:
 
 
 def _columns(standing: Standing) -> list[_Column]:
-    """Those that say something of this standing."""
+    """All of them, from left to right."""
     confirmed_low, confirmed_high = wilson(standing.confirmed, standing.reviewed)
 
     def expected(of: Standing, i: int) -> str:
@@ -136,21 +158,22 @@ def _columns(standing: Standing) -> list[_Column]:
     def confirmed(of: Standing, i: int) -> str:
         return _ranged(of.confirmed[i] / of.reviewed[i], confirmed_low[i], confirmed_high[i]) if of.reviewed[i] > 0 else "-"
 
-    columns = [
+    return [
         _Column("model", lambda of, i: printable(f"{of.keys[i][0]}/{of.keys[i][1]}")),
         _Column("label", lambda of, i: printable(of.keys[i][2])),
-        _Column("decisions", lambda of, i: f"{of.decisions[i]:.0f}", goes=2),
-        _Column("positives", lambda of, i: f"{of.positives[i]:.0f}"),
-        _Column("rate", lambda of, i: _share(of.rate[i])),
-        _Column("expected", expected),
+        _Column("decisions", lambda of, i: f"{of.decisions[i]:.0f}", goes=5),
+        _Column("positives", lambda of, i: f"{of.positives[i]:.0f}", goes=3),
+        _Column("rate", lambda of, i: _share(of.rate[i]), goes=1),
+        _Column("expected", expected, goes=2),
         _Column("z", lambda of, i: _number(of.z[i], "{:+.1f}").replace("-0.0", "0.0").replace("+0.0", "0.0")),
-        _Column("prevalence", lambda of, i: _ranged(of.prevalence[i], of.prevalence_low[i], of.prevalence_high[i]), goes=3),
-        _Column("confirmed", confirmed, goes=1),
-        _Column("policy", lambda of, i: "+".join(map(str, of.policies[i])) or "-", goes=4),
-        _Column("threshold", lambda of, i: _number(of.threshold[i], "{:.3f}"), goes=5),
-    ]
-    said = {"prevalence": standing.prevalence, "confirmed": standing.confirmed}
-    return [column for column in columns if column.title not in said or not np.isnan(said[column.title]).all()]
+        _Column(
+            "prevalence", lambda of, i: _ranged(of.prevalence[i], of.prevalence_low[i], of.prevalence_high[i]),
+            goes=6, may_be_empty=True,
+        ),
+        _Column("confirmed", confirmed, goes=4, may_be_empty=True),
+        _Column("policy", lambda of, i: "+".join(map(str, of.policies[i])) or "-", goes=7),
+        _Column("threshold", lambda of, i: _number(of.threshold[i], "{:.3f}"), goes=8),
+    ]  # fmt: skip
 
 
 def _notes(standing: Standing, replicas: Sequence[Replica], now_s: float, top: int) -> list[str]:
@@ -171,19 +194,25 @@ def _notes(standing: Standing, replicas: Sequence[Replica], now_s: float, top: i
     for change in standing.changes:
         name = printable(f"{change.model}/{change.version}")
         lines.append(
-            f"policy {change.after} of {name} is active since {_span(now_s - change.seen_s)}, before it {change.before}"
+            f"policy {change.after} of {name} became active {_span(now_s - change.seen_s)} ago, before it {change.before}"
         )
     for of, count in standing.folded.items():
         lines.append(f"{count} labels of {printable('/'.join(of))} are counted as one, __other__")
     if len(standing.keys) > top:
         lines.append(f"and {len(standing.keys) - top} more labels")
-    if not standing.keys and any(not replica.problem for replica in replicas):
+    lines += map(printable, standing.missing)
+    if not standing.keys and not standing.missing and any(not replica.problem for replica in replicas):
         lines.append("no model here makes decisions")
     return lines
 
 
 def _caption(standing: Standing, replicas: Sequence[Replica], now_s: float, top: int) -> Text:
     return Text("\n".join(_notes(standing, replicas, now_s, top)))
+
+
+def _shortened(text: str, width: int) -> str:
+    """At most so many columns of a terminal."""
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def _finite(value: Any) -> Any:

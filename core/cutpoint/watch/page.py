@@ -77,5 +77,7 @@ class Pages:
             return OSError(reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason))
         except TimeoutError as error:
             return error
+        except http.client.BadStatusLine:  # of gRPC it would be bytes that steer the terminal
+            return OSError("not an HTTP answer; /metrics is on --metrics-port (8002)")
         except (OSError, ValueError, http.client.HTTPException) as error:
             return OSError(str(error) or type(error).__name__)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BadData
 from .exposition import Reader, Series
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,8 @@ _OF_MODELS = {
     "cutpoint_folded_labels": "folded",
 }
 _STARTED = "process_start_time_seconds"
-_WANTED = frozenset({*_COLUMNS, *_OF_MODELS, _OUTCOMES, _STARTED})
+_BUILD = "cutpoint_build_info"  # there before any model is
+_WANTED = frozenset({*_COLUMNS, *_OF_MODELS, _OUTCOMES, _STARTED, _BUILD})
 
 # Moments of the past that are kept: the far end of a window is exact to its 120th part.
 _MOMENTS = 120
@@ -93,10 +95,15 @@ class Replica:
         """Read its page, which came at `now_s`.
 
         Raises:
-            BadData: it is no page of metrics; what was known stays.
+            BadData: it is no page of metrics, or another program's; what was known stays.
         """
         values = self._reader.read(page)
         self._find_places(self._reader.series)
+        ours = ~np.isnan(values)
+        if self._start is not None:
+            ours[self._start] = False  # which any program's page has
+        if not ours.any():
+            raise BadData.of("page of metrics", "another program's", "that of a Cutpoint server: --metrics-port (8002)")
         table = np.full((len(_COLUMNS) + len(OUTCOMES), len(self.keys)), np.nan)
         series, columns, rows = self._where
         table[columns, rows] = values[series]
@@ -149,6 +156,8 @@ class Replica:
             key = (each.label("model"), each.label("version"), each.label("label"))
             if each.name == _STARTED:
                 self._start = place
+            elif each.name == _BUILD:
+                continue
             elif each.name in _OF_MODELS:
                 self._of_models.append((place, key[:2], _OF_MODELS[each.name]))
             elif each.name != _OUTCOMES:

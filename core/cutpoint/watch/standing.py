@@ -1,7 +1,7 @@
 """How every label stands at a moment: counts of all servers together, and what follows from them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 FIRST_VIEW_S = 60.0
 _Z = 1.96  # of intervals at 95 %
 _LEAST_CONTRAST = 1e-6  # between recall and false-positive rate, below which alerts say nothing of prevalence
+_NAMED = 10  # of what is there in place of what was asked for
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Standing:
         policies: versions of the active policies, of all servers, by line.
         changes: of policies, newest last, of the window.
         folded: how many labels are counted together as `__other__`, by model and version, where any are.
+        missing: why nothing is shown of models and labels that were asked for: those that are not there, and what is.
     """
 
     at_s: float
@@ -76,6 +78,7 @@ class Standing:
     policies: tuple[tuple[int, ...], ...]
     changes: tuple[Change, ...]
     folded: Mapping[tuple[str, str], int]
+    missing: tuple[str, ...]
 
     def order(self) -> list[int]:
         """Lines by surprise, the greatest first; then those with more expected, and by name."""
@@ -127,10 +130,24 @@ class Watch:
         decided = tuple(tuple(sorted(each)) for each in policies)
         folded = {of: int(state.folded) for each in self.replicas for of, state in each.models.items() if state.folded > 0}
         at_s = time.time() if at_s is None else at_s
-        return _standing(at_s, since_start, covered_s, keys, counters, gauges, outcomes, decided, tuple(self._changes), folded)
+        return _standing(
+            at_s, since_start, covered_s, keys, counters, gauges, outcomes, decided, tuple(self._changes), folded,
+            self._missing(there),
+        )  # fmt: skip
 
     def _asked(self, key: Key) -> bool:
         return (not self._models or key[0] in self._models) and (not self._labels or key[2] in self._labels)
+
+    def _missing(self, there: Collection[Key]) -> tuple[str, ...]:
+        """A line for each name that was asked for and is not `there`; none while nobody has answered."""
+        if not any(replica.answered_s is not None for replica in self.replicas):
+            return ()
+        models = {model for model, _, _ in there}
+        labels = {label for model, _, label in there if not self._models or model in self._models}
+        absent = [("model", name, models) for name in sorted(self._models - models)]
+        if labels:  # else it is the models that are not there
+            absent += [("label", name, labels) for name in sorted(self._labels - labels)]
+        return tuple(f"no {kind} {name!r} makes decisions here: {_listed(found)}" for kind, name, found in absent)
 
     @staticmethod
     def _activated_s(replica: Replica, key: Key) -> float:
@@ -157,6 +174,7 @@ def _standing(
     policies: tuple[tuple[int, ...], ...],
     changes: tuple[Change, ...],
     folded: Mapping[tuple[str, str], int],
+    missing: tuple[str, ...],
 ) -> Standing:
     decisions, positives, expected, error, recall, fpr, promised = counters
     (threshold,), some, rse = gauges, decisions > 0, relative(error, expected)
@@ -177,7 +195,7 @@ def _standing(
         z=np.where(some, surprise(positives, expected, rse), np.nan), rate=rate,
         prevalence=prevalence(rate), prevalence_low=prevalence(rate_low), prevalence_high=prevalence(rate_high),
         confirmed=outcomes[0], reviewed=outcomes[0] + outcomes[1], threshold=threshold,
-        policies=policies, changes=changes, folded=folded,
+        policies=policies, changes=changes, folded=folded, missing=missing,
     )  # fmt: skip
 
 
@@ -187,6 +205,15 @@ def wilson(count: Floats, of: Floats) -> tuple[Floats, Floats]:
     share, slack = np.clip(count / n, 0, 1), _Z**2 / n
     middle, half = (share + slack / 2) / (1 + slack), _Z * np.sqrt(share * (1 - share) / n + slack / (4 * n)) / (1 + slack)
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+def _listed(names: Collection[str]) -> str:
+    """What is there, as a person reads it."""
+    if not names:
+        return "nothing does"
+    shown = ", ".join(map(repr, sorted(names)[:_NAMED]))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{shown}{more} {'does' if len(names) == 1 else 'do'}"
 
 
 def _by_number(key: Key) -> tuple[str, int, str, str]:

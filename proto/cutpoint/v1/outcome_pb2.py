@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63utpoint/v1/outcome.proto\x12\x0b\x63utpoint.v1\"\xb4\x01\n\x15ReportOutcomesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12&\n\x08outcomes\x18\x03 \x03(\x0b\x32\x14.cutpoint.v1.Outcome\x12\'\n\x08sampling\x18\x04 \x01(\x0e\x32\x15.cutpoint.v1.Sampling\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x12\x0f\n\x07replace\x18\x06 \x01(\x08\"\x9e\x01\n\x07Outcome\x12+\n\trequested\x18\x01 \x01(\x0b\x32\x16.cutpoint.v1.RequestedH\x00\x12%\n\x06scored\x18\x02 \x01(\x0b\x32\x13.cutpoint.v1.ScoredH\x00\x12\x10\n\x08positive\x18\x03 \x03(\t\x12\x10\n\x08negative\x18\x04 \x03(\t\x12\x0f\n\x07targets\x18\x05 \x01(\x0c\x42\n\n\x08\x64\x65\x63ision\"L\n\tRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x06window\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\t\n\x07_window\"M\n\x06Scored\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\x12\x0e\n\x06time_s\x18\x04 \x01(\x01\"\x86\x02\n\x16ReportOutcomesResponse\x12\r\n\x05taken\x18\x01 \x01(\r\x12\x10\n\x08repeated\x18\x02 \x01(\r\x12\x11\n\tcorrected\x18\x03 \x01(\r\x12)\n\tunmatched\x18\x04 \x03(\x0b\x32\x16.cutpoint.v1.Unmatched\x12T\n\x11unmatched_reasons\x18\x05 \x03(\x0b\x32\x39.cutpoint.v1.ReportOutcomesResponse.UnmatchedReasonsEntry\x1a\x37\n\x15UnmatchedReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\":\n\tUnmatched\x12\x0f\n\x07outcome\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x84\x01\n\x18GetOutcomeSummaryRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x07since_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07until_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_since_sB\n\n\x08_until_s\"{\n\x19GetOutcomeSummaryResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.cutpoint.v1.LabelOutcomes\"\xac\x02\n\rLabelOutcomes\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0etrue_positives\x18\x02 \x01(\x04\x12\x17\n\x0f\x66\x61lse_positives\x18\x03 \x01(\x04\x12\x17\n\x0f\x66\x61lse_negatives\x18\x04 \x01(\x04\x12\x16\n\x0etrue_negatives\x18\x05 \x01(\x04\x12\x1b\n\x13undecided_positives\x18\x06 \x01(\x04\x12\x1b\n\x13undecided_negatives\x18\x07 \x01(\x04\x12-\n\tprecision\x18\x08 \x01(\x0b\x32\x1a.cutpoint.v1.ConfirmedRate\x12*\n\x06recall\x18\t \x01(\x0b\x32\x1a.cutpoint.v1.ConfirmedRate\x12\x15\n\rrecall_reason\x18\n \x01(\t\"9\n\rConfirmedRate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01*~\n\x08Sampling\x12\x14\n\x10SAMPLING_UNKNOWN\x10\x00\x12\x10\n\x0cSAMPLING_ALL\x10\x01\x12\x14\n\x10SAMPLING_ALERTED\x10\x02\x12\x13\n\x0fSAMPLING_RANDOM\x10\x03\x12\x1f\n\x1bSAMPLING_ALERTED_AND_RANDOM\x10\x04\x32\xae\x02\n\x0eOutcomeService\x12Y\n\x0eReportOutcomes\x12\".cutpoint.v1.ReportOutcomesRequest\x1a#.cutpoint.v1.ReportOutcomesResponse\x12]\n\x0eStreamOutcomes\x12\".cutpoint.v1.ReportOutcomesRequest\x1a#.cutpoint.v1.ReportOutcomesResponse(\x01\x30\x01\x12\x62\n\x11GetOutcomeSummary\x12%.cutpoint.v1.GetOutcomeSummaryRequest\x1a&.cutpoint.v1.GetOutcomeSummaryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63utpoint/v1/outcome.proto\x12\x0b\x63utpoint.v1\"\xb4\x01\n\x15ReportOutcomesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12&\n\x08outcomes\x18\x03 \x03(\x0b\x32\x14.cutpoint.v1.Outcome\x12\'\n\x08sampling\x18\x04 \x01(\x0e\x32\x15.cutpoint.v1.Sampling\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x12\x0f\n\x07replace\x18\x06 \x01(\x08\"\x9e\x01\n\x07Outcome\x12+\n\trequested\x18\x01 \x01(\x0b\x32\x16.cutpoint.v1.RequestedH\x00\x12%\n\x06scored\x18\x02 \x01(\x0b\x32\x13.cutpoint.v1.ScoredH\x00\x12\x10\n\x08positive\x18\x03 \x03(\t\x12\x10\n\x08negative\x18\x04 \x03(\t\x12\x0f\n\x07targets\x18\x05 \x01(\x0c\x42\n\n\x08\x64\x65\x63ision\"^\n\tRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x06window\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08only_row\x18\x04 \x01(\x08\x42\t\n\x07_window\"M\n\x06Scored\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\x12\x0e\n\x06time_s\x18\x04 \x01(\x01\"\x86\x02\n\x16ReportOutcomesResponse\x12\r\n\x05taken\x18\x01 \x01(\r\x12\x10\n\x08repeated\x18\x02 \x01(\r\x12\x11\n\tcorrected\x18\x03 \x01(\r\x12)\n\tunmatched\x18\x04 \x03(\x0b\x32\x16.cutpoint.v1.Unmatched\x12T\n\x11unmatched_reasons\x18\x05 \x03(\x0b\x32\x39.cutpoint.v1.ReportOutcomesResponse.UnmatchedReasonsEntry\x1a\x37\n\x15UnmatchedReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\":\n\tUnmatched\x12\x0f\n\x07outcome\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x84\x01\n\x18GetOutcomeSummaryRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x07since_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07until_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_since_sB\n\n\x08_until_s\"{\n\x19GetOutcomeSummaryResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.cutpoint.v1.LabelOutcomes\"\xac\x02\n\rLabelOutcomes\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0etrue_positives\x18\x02 \x01(\x04\x12\x17\n\x0f\x66\x61lse_positives\x18\x03 \x01(\x04\x12\x17\n\x0f\x66\x61lse_negatives\x18\x04 \x01(\x04\x12\x16\n\x0etrue_negatives\x18\x05 \x01(\x04\x12\x1b\n\x13undecided_positives\x18\x06 \x01(\x04\x12\x1b\n\x13undecided_negatives\x18\x07 \x01(\x04\x12-\n\tprecision\x18\x08 \x01(\x0b\x32\x1a.cutpoint.v1.ConfirmedRate\x12*\n\x06recall\x18\t \x01(\x0b\x32\x1a.cutpoint.v1.ConfirmedRate\x12\x15\n\rrecall_reason\x18\n \x01(\t\"9\n\rConfirmedRate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01*~\n\x08Sampling\x12\x14\n\x10SAMPLING_UNKNOWN\x10\x00\x12\x10\n\x0cSAMPLING_ALL\x10\x01\x12\x14\n\x10SAMPLING_ALERTED\x10\x02\x12\x13\n\x0fSAMPLING_RANDOM\x10\x03\x12\x1f\n\x1bSAMPLING_ALERTED_AND_RANDOM\x10\x04\x32\xae\x02\n\x0eOutcomeService\x12Y\n\x0eReportOutcomes\x12\".cutpoint.v1.ReportOutcomesRequest\x1a#.cutpoint.v1.ReportOutcomesResponse\x12]\n\x0eStreamOutcomes\x12\".cutpoint.v1.ReportOutcomesRequest\x1a#.cutpoint.v1.ReportOutcomesResponse(\x01\x30\x01\x12\x62\n\x11GetOutcomeSummary\x12%.cutpoint.v1.GetOutcomeSummaryRequest\x1a&.cutpoint.v1.GetOutcomeSummaryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._loaded_options = None
   _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._serialized_options = b'8\001'
-  _globals['_SAMPLING']._serialized_start=1490
-  _globals['_SAMPLING']._serialized_end=1616
+  _globals['_SAMPLING']._serialized_start=1508
+  _globals['_SAMPLING']._serialized_end=1634
   _globals['_REPORTOUTCOMESREQUEST']._serialized_start=43
   _globals['_REPORTOUTCOMESREQUEST']._serialized_end=223
   _globals['_OUTCOME']._serialized_start=226
   _globals['_OUTCOME']._serialized_end=384
   _globals['_REQUESTED']._serialized_start=386
-  _globals['_REQUESTED']._serialized_end=462
-  _globals['_SCORED']._serialized_start=464
-  _globals['_SCORED']._serialized_end=541
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=544
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=806
-  _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._serialized_start=751
-  _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._serialized_end=806
-  _globals['_UNMATCHED']._serialized_start=808
-  _globals['_UNMATCHED']._serialized_end=866
-  _globals['_GETOUTCOMESUMMARYREQUEST']._serialized_start=869
-  _globals['_GETOUTCOMESUMMARYREQUEST']._serialized_end=1001
-  _globals['_GETOUTCOMESUMMARYRESPONSE']._serialized_start=1003
-  _globals['_GETOUTCOMESUMMARYRESPONSE']._serialized_end=1126
-  _globals['_LABELOUTCOMES']._serialized_start=1129
-  _globals['_LABELOUTCOMES']._serialized_end=1429
-  _globals['_CONFIRMEDRATE']._serialized_start=1431
-  _globals['_CONFIRMEDRATE']._serialized_end=1488
-  _globals['_OUTCOMESERVICE']._serialized_start=1619
-  _globals['_OUTCOMESERVICE']._serialized_end=1921
+  _globals['_REQUESTED']._serialized_end=480
+  _globals['_SCORED']._serialized_start=482
+  _globals['_SCORED']._serialized_end=559
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=562
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=824
+  _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._serialized_start=769
+  _globals['_REPORTOUTCOMESRESPONSE_UNMATCHEDREASONSENTRY']._serialized_end=824
+  _globals['_UNMATCHED']._serialized_start=826
+  _globals['_UNMATCHED']._serialized_end=884
+  _globals['_GETOUTCOMESUMMARYREQUEST']._serialized_start=887
+  _globals['_GETOUTCOMESUMMARYREQUEST']._serialized_end=1019
+  _globals['_GETOUTCOMESUMMARYRESPONSE']._serialized_start=1021
+  _globals['_GETOUTCOMESUMMARYRESPONSE']._serialized_end=1144
+  _globals['_LABELOUTCOMES']._serialized_start=1147
+  _globals['_LABELOUTCOMES']._serialized_end=1447
+  _globals['_CONFIRMEDRATE']._serialized_start=1449
+  _globals['_CONFIRMEDRATE']._serialized_end=1506
+  _globals['_OUTCOMESERVICE']._serialized_start=1637
+  _globals['_OUTCOMESERVICE']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

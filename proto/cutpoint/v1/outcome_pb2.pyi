@@ -51,14 +51,16 @@ class Outcome(_message.Message):
     def __init__(self, requested: _Optional[_Union[Requested, _Mapping]] = ..., scored: _Optional[_Union[Scored, _Mapping]] = ..., positive: _Optional[_Iterable[str]] = ..., negative: _Optional[_Iterable[str]] = ..., targets: _Optional[bytes] = ...) -> None: ...
 
 class Requested(_message.Message):
-    __slots__ = ("request_id", "row", "window")
+    __slots__ = ("request_id", "row", "window", "only_row")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    ONLY_ROW_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     row: int
     window: int
-    def __init__(self, request_id: _Optional[str] = ..., row: _Optional[int] = ..., window: _Optional[int] = ...) -> None: ...
+    only_row: bool
+    def __init__(self, request_id: _Optional[str] = ..., row: _Optional[int] = ..., window: _Optional[int] = ..., only_row: bool = ...) -> None: ...
 
 class Scored(_message.Message):
     __slots__ = ("key", "logits", "policy_version", "time_s")

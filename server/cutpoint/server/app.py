@@ -230,7 +230,7 @@ def _tracing(config: ServerConfig) -> "Tracing | None":
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise MissingPart(f"--trace-endpoint needs the package {error.name}: pip install 'cutpoint[tracing]'") from error
-    return tracing_to(config.trace_endpoint, config.trace_ratio, config.name)
+    return tracing_to(config.trace_endpoint, 0.01 if config.trace_ratio is None else config.trace_ratio, config.name)
 
 
 def _check(guard: Guard, trusted: bool) -> Callable[[Call], None]:

@@ -88,8 +88,9 @@ def serve(
         str | None, typer.Option(help="Send spans of requests to this collector (OTLP over gRPC).", metavar="HOST:PORT")
     ] = None,
     trace_ratio: Annotated[
-        float, typer.Option(help="Share of requests to trace, of those that do not say it themselves.")
-    ] = 0.01,
+        float | None,
+        typer.Option(help="Share of requests to trace, of those that do not say it themselves (default: 0.01)."),
+    ] = None,
     log_format: Annotated[
         Literal["text", "json"], typer.Option(help="Lines of the log: text, or a JSON object each.")
     ] = "text",

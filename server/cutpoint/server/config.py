@@ -57,7 +57,8 @@ class ServerConfig(Record):
         reflection: whether grpcurl and the like may list the services; None for yes unless `tokens` are asked for.
         trace_endpoint: HOST:PORT of a collector that takes spans by OTLP over gRPC, https://HOST:PORT for TLS; None for no
             spans.
-        trace_ratio: share of requests without a traceparent that are traced; with one, its caller has decided.
+        trace_ratio: share of requests without a traceparent that are traced, with `trace_endpoint`; None for 0.01. With a
+            traceparent, its caller has decided.
         log_format: how lines of the log are written: text, or a JSON object each.
     """
 
@@ -97,17 +98,19 @@ class ServerConfig(Record):
     grace_s: float = Field(default=10.0, ge=0)
     reflection: bool | None = None
     trace_endpoint: str | None = None
-    trace_ratio: float = Field(default=0.01, ge=0, le=1)
+    trace_ratio: float | None = Field(default=None, ge=0, le=1)
     log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
+    def _settings_go_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         if self.load and self.model_control != "explicit":
             raise ValueError("load is for model_control explicit")
+        if self.trace_ratio is not None and self.trace_endpoint is None:
+            raise ValueError("trace_ratio needs trace_endpoint: without it nothing is traced")
         return self
 
     @property

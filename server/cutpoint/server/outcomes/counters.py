@@ -11,7 +11,8 @@ from ..monitoring.accounting import ModelCounters
 from ..monitoring.tally import Tallies
 
 REASONS = (
-    "unknown_request", "ambiguous_request", "no_such_row", "other_version", "unknown_label", "conflict", "other_logits",
+    "unknown_request", "ambiguous_request", "no_such_row", "row_not_given", "other_version", "unknown_label", "not_alerted",
+    "conflict", "other_logits",
 )  # fmt: skip
 
 

@@ -65,6 +65,8 @@ def _check_outcome(name: str, outcome: v1.Outcome) -> None:
     if not 1 <= len(key.encode()) <= LONGEST_KEY:
         found = f"{len(key.encode())} bytes" if key else "empty"
         raise BadRequest.of(f"{name}.{kind}.{of}", found, f"1 to {LONGEST_KEY} bytes of text")
+    if kind == "requested" and outcome.requested.only_row and outcome.requested.row:
+        raise BadRequest.of(f"{name}.requested.row", outcome.requested.row, "0 beside only_row")
     if kind == "scored" and not (math.isfinite(outcome.scored.time_s) and 0 <= outcome.scored.time_s < 1e12):
         raise BadRequest.of(f"{name}.scored.time_s", outcome.scored.time_s, "seconds since 1970, or 0 for now")
     if outcome.targets:

@@ -19,6 +19,8 @@ from .form import check_form
 from .store import LABEL, REQUESTED, SCORED, Entry, OutcomeStore
 
 T = TypeVar("T", Decision, Entry)
+# How far a caller's clock may be ahead of this one.
+_AHEAD_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Reports:
             ModelNotFound: there is no such model.
         """
         check_form(request)
-        message = _Message(request, self._models, self._policies)
+        message = _Message(request, self._models, self._policies, keeps_decisions=self._decisions is not None)
         found = self._requested(request)
         matched = Matched()
         for place, outcome in enumerate(request.outcomes):
@@ -133,8 +135,11 @@ class Reports:
 class _Message:
     """One message, with what is looked up once for all of its outcomes."""
 
-    def __init__(self, request: v1.ReportOutcomesRequest, models: Models, policies: PolicyStore) -> None:
+    def __init__(
+        self, request: v1.ReportOutcomesRequest, models: Models, policies: PolicyStore, *, keeps_decisions: bool
+    ) -> None:
         self._request, self._models, self._policies = request, models, policies
+        self._keeps_decisions = keeps_decisions
         self._served: tuple[Graph, int] | None = None
         self._places: dict[Graph, dict[str, int]] = {}
         self._thresholds: dict[tuple[str, int, int], NDArray[np.float32] | None] = {}
@@ -143,6 +148,9 @@ class _Message:
         """The entry of a decision that the caller kept."""
         graph, active = self._graph()
         of = outcome.scored
+        if of.time_s > now_s + _AHEAD_S:
+            expected = f"seconds since 1970, of a decision that was made; it is {now_s:.0f} now"
+            raise BadRequest.of(f"{name}.scored.time_s", of.time_s, expected)
         logits = np.array(of.logits, np.float32)
         if len(logits) != len(graph.labels):
             expected = f"{len(graph.labels)}, one for each label of {graph.model}/{graph.version}"
@@ -170,18 +178,22 @@ class _Message:
         """The entry of a decision made for a request, of which `decisions` are known."""
         of = outcome.requested
         if not decisions:
-            raise _Miss("unknown_request", f"no decision is kept for request {of.request_id!r}")
+            why = "" if self._keeps_decisions else ": this server keeps none (--decisions-mib 0)"
+            raise _Miss("unknown_request", f"no decision is kept for request {of.request_id!r}{why}")
         some = self._of_version(of.request_id, decisions)
         if any(each.ambiguous for each in some):
             raise _ambiguous(of.request_id)
         if (some[0].windows > 0) != of.HasField("window"):
             found, expected = ("not given", "given") if some[0].windows else (of.window, "not given")
             raise BadRequest.of(f"{name}.requested.window", found, f"{expected}, for what {self._request.model} answers")
+        rows = max(each.first_row + each.rows for each in some)
+        if of.only_row and rows > 1:
+            text = f"the row of request {of.request_id!r} is not given, which had {rows}; expected 0 to {rows - 1}"
+            raise _Miss("row_not_given", text)
         parts = [each for each in some if each.has(of.row)]
         if len(parts) > 1:
             raise _ambiguous(of.request_id)
         if not parts:
-            rows = max(each.first_row + each.rows for each in some)
             raise _Miss("no_such_row", f"row {of.row} of request {of.request_id!r}, which had {rows}")
         (part,) = parts
         window = _window(of)
@@ -229,6 +241,9 @@ class _Message:
         decided: NDArray[np.uint8],
         targets: NDArray[np.uint8],
     ) -> Entry:
+        if self._request.sampling == v1.SAMPLING_ALERTED and (decided == 0).any() and not (decided == 1).any():
+            of = f"key {key!r}" if kind == SCORED else f"row {row} of request {key!r}" + f", window {window}" * (window >= 0)
+            raise _Miss("not_alerted", f"{of} did not alert; with sampling alerted only alerts are taken")
         labels = np.empty(len(targets), LABEL)
         labels["logit"], labels["target"], labels["decided"] = logits, targets, decided
         labels["weight"] = np.where(targets == UNLABELLED, 0, self._weight(decided))

@@ -123,7 +123,7 @@ class CalibrationService:
         log.info(
             Event(
                 "activation", model=model.name, version=model.version, policy=policy.version, before=active.previous,
-                author=policy.author, by=call.caller or None,
+                made_by=policy.author, by=call.caller or None,
             )
         )  # fmt: skip
         return v1.ActivatePolicyResponse(policy=_message(policy, model), previous=active.previous)

@@ -132,5 +132,5 @@ def tracing_to(endpoint: str, ratio: float, name: str) -> Tracing:
         )
     settings: dict[str, Any] = {"insecure": True} if scheme != "https" else {}
     exporter = OTLPSpanExporter(f"{scheme or 'http'}://{address}", timeout=_EXPORT_S, **settings)
-    log.info("traces go to %s: those that callers ask for, and %g of the others", endpoint, ratio)
+    log.info("traces go to %s: those that callers ask for, and %g %% of the others", endpoint, 100 * ratio)
     return Tracing(BatchSpanProcessor(exporter, schedule_delay_millis=_EVERY_MS), ratio, name)
