@@ -159,7 +159,7 @@ def test_every_row_of_a_request_stands_for_others_as_often(rows: int) -> None:
     for _ in range(turns):
         clock.now_s += 0.0025  # a quarter
         add(counters, logits, active)
-    found = counters.snapshot().sums[4] / turns
+    found = counters.snapshot().sums[list(COUNTERS).index("cutpoint_probability")] / turns
     assert found.mean() == pytest.approx(1, abs=0.1)
     assert np.abs(found - 1).max() < 6 * np.sqrt(30 / turns)
 

@@ -6,6 +6,7 @@ from calibrated import KINDS, policy_of
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.monitoring.page import Page, PageServer
 from cutpoint.server.policy.policies import Active
+from cutpoint.server.protocol.statistics import Statistics
 from cutpoint.server.workers.merged import Merged, merge
 from exposition import faults
 from prometheus_client import CollectorRegistry
@@ -32,7 +33,7 @@ def worker(version: int, generation: int, threshold: float, rows: int) -> str:
     counters.add(logits, logits >= active.thresholds, active)
     counters.outcome(0, True, True, rows)
     series = metrics.series("m")
-    series.ran(rows, 0.003)
+    series.ran(Statistics("m", 1), rows, 0.003)
     return metrics.page.answer()[0].decode()
 
 
