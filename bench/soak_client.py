@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import serving_models
-from cutpoint.client import AioClient, Client
+from cutpoint.client import AioClient, Client, Connection
 from cutpoint.oip import inference_pb2 as oip
 from numpy.typing import NDArray
 from serving_load import Caller, infer_message
@@ -119,7 +119,7 @@ def unary(target: str, oracle: Oracle, policies: Policies, tally: Tally, turns: 
 
 
 async def _aio(target: str, oracle: Oracle, policies: Policies, tally: Tally, turns: Iterator[None]) -> None:
-    async with AioClient(target, timeout_s=TIMEOUT_S) as client:
+    async with AioClient(target, Connection(shared_memory=True), timeout_s=TIMEOUT_S) as client:
 
         async def one() -> None:
             for _ in turns:
