@@ -254,8 +254,8 @@ def test_what_is_picked_settles_at_what_comes_in() -> None:
     clock.now_s += 1e9
     picker.pick(1, 1.0)
     found = picker.pick(10_000_000, 1.0)
-    assert found is not None and found[1] == pytest.approx(20_000, rel=0.1), "of very many, some"
-    assert len(np.arange(10_000_000)[found[0]]) == pytest.approx(500, rel=0.1)
+    assert found is not None and not isinstance(found[0], slice), "of very many, some"
+    assert len(found[0]) == pytest.approx(500, rel=0.3) and found[1] == pytest.approx(20_000, rel=0.1)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 5000])
@@ -279,6 +279,5 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        assert (
-            sum(decisions.nbytes + len(picked[1] if picked else b"") for _, decisions, picked in counters._sums._held) < 3 << 20
-        )
+        held = counters._sums._held
+        assert sum(positives.nbytes + len(picked[1] if picked else b"") for _, _, positives, picked in held) < 3 << 20

@@ -9,7 +9,7 @@ each call of numpy that lets go of the interpreter waits until it has it back: 2
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from cutpoint.calibration import Policy
@@ -40,10 +40,10 @@ COUNTERS = {
 POSITIVES, EXPECTED, ERROR, RECALL, FALSE_POSITIVES, _PROBABILITY = 1, 2, 4, 5, 6, 8
 ACTUAL = PREDICTED = ("negative", "positive")
 
-# Requests and bytes that are held; so many times as much, and whoever adds waits for whoever sums.
-_MOST_HELD, _MOST_BYTES, _MUCH_MORE = 256, 1 << 20, 4
-# Rows that can be counted in a byte, labels from which on that pays, and how many such counts are added up together.
-_BYTE, _WIDE, _MOST_PARTS = 128, 64, 32
+# Runs whose sums are held; so many times as many, and whoever adds waits for whoever sums.
+_MOST_HELD, _MUCH_MORE = 256, 4
+# Rows that can be counted in a byte.
+_BYTE = 255
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
 # Probabilities a second that are worked out, at some 10 ns each beside a busy server, and those of them that the window sees;
@@ -60,7 +60,7 @@ class Sums:
 
     def __init__(self, labels: int, clock: Callable[[], float], seed: int | None) -> None:
         self.lock = threading.Lock()
-        self._held: list[tuple[Active, NDArray[np.bool_], _Picked | None]] = []
+        self._held: list[tuple[Active, int, NDArray[np.uint8], _Picked | None]] = []
         self.outcomes = np.zeros((len(PREDICTED), len(ACTUAL), labels))
         self.recallable = np.zeros((len(PREDICTED), labels))
         self._labels = labels
@@ -71,10 +71,7 @@ class Sums:
         self._in_window = Picker(_WINDOW_PER_S, _WINDOW_SAVED, clock, None if seed is None else seed + 1)
         self._rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
         self._numbers = np.zeros((0, labels), np.float32)
-        self._of: Active | None = None  # of the rows that were counted last
         self._maps: list[tuple[Policy, NegativeOdds]] = []
-        self._since = 0
-        self._parts: list[NDArray[np.uint8]] = []  # [part, label], positives of up to 128 rows each
         self._picked: list[tuple[Active, int, bytes]] = []
         self._picked_bytes = 0
         self._numbers_of_row = float(labels)
@@ -90,18 +87,22 @@ class Sums:
                 self._window.clear(prior)
 
     def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Have these counted, soon: [..., label]. Decisions are kept as they are, logits copied as far as they are needed."""
-        size, held = decisions.size, self._held
-        held.append((active, decisions, self._pick(logits, size // self._labels) if size else None))
-        requests = len(held)
-        if requests >= _MOST_HELD or requests * size >= _MOST_BYTES:
+        """Have these counted, soon: [..., label]. Of them only sums are kept, and copies of the logits that are looked at."""
+        rows = decisions.view(np.uint8).reshape(-1, self._labels)
+        count, picker, picked = len(rows), self._picker, None
+        if picker.gap >= count:  # as `pick` does, without its lock: two threads at once only make the gap a little longer
+            picker.gap -= count
+        else:
+            picked = self._pick(logits, count)
+        # Now, while they are near: fetched again later they take longer than all the rest.
+        held = self._held
+        held.append((active, count, _positives(rows), picked))
+        if len(held) >= _MOST_HELD and self.lock.acquire(blocking=len(held) >= _MUCH_MORE * _MOST_HELD):
             # Where somebody sums already, it is left to them, unless far too much has gathered.
-            waits = requests >= _MUCH_MORE * _MOST_HELD or requests * size >= _MUCH_MORE * _MOST_BYTES
-            if self.lock.acquire(blocking=waits):
-                try:
-                    self._settle()
-                finally:
-                    self.lock.release()
+            try:
+                self._settle()
+            finally:
+                self.lock.release()
 
     def _pick(self, logits: NDArray[np.float32], count: int) -> _Picked | None:
         """A copy of the rows that are to be looked at."""
@@ -116,8 +117,6 @@ class Sums:
         with self.lock:
             self._settle()
             self._look_at_picked()
-            self._add_parts()
-            self._add_rows()
             return self._values.copy(), self.outcomes.copy(), self.recallable.copy(), self._window.counts(), self._window.rows
 
     def _settle(self) -> None:
@@ -128,38 +127,16 @@ class Sums:
         del self._held[:number]
         for _, group in itertools.groupby(taken, key=lambda held: id(held[0])):
             same = list(group)
-            self._count(same[0][0], [decisions for _, decisions, _ in same])
-        for active, _, picked in taken:
+            active = same[0][0]
+            self._values[: len(active.per_decision)] += active.per_decision * sum(count for _, count, _, _ in same)
+            sums = np.concatenate([positives for _, _, positives, _ in same])
+            self._values[POSITIVES] += np.add.reduce(sums, axis=0, dtype=np.uint32)
+        for active, _, _, picked in taken:
             if picked is not None:
                 self._picked.append((active, *picked))
                 self._picked_bytes += len(picked[1])
         if self._picked_bytes >= 2 * _CHUNK:
             self._look_at_picked()
-
-    def _count(self, active: Active, decisions: Sequence[NDArray[np.bool_]]) -> None:
-        """Count decisions, all by one policy."""
-        if active is not self._of:
-            self._add_rows()
-            self._of = active
-        bits = np.frombuffer(
-            b"".join([each.data if each.flags.c_contiguous else each.tobytes() for each in decisions]), np.uint8
-        ).reshape(-1, self._labels)
-        self._since += len(bits)
-        if self._labels < _WIDE:
-            self._values[POSITIVES] += np.add.reduce(bits, axis=0, dtype=np.uint32)
-            return
-        whole = len(bits) // _BYTE * _BYTE  # in bytes it is ten times as fast
-        self._parts.append(np.add.reduce(bits[:whole].reshape(-1, _BYTE, self._labels), axis=1, dtype=np.uint8))
-        if whole < len(bits):
-            self._parts.append(np.add.reduce(bits[whole:], axis=0, dtype=np.uint8)[None])
-        if len(self._parts) >= _MOST_PARTS:
-            self._add_parts()
-
-    def _add_parts(self) -> None:
-        """Add positives that were counted in bytes."""
-        parts, self._parts = self._parts, []
-        if parts:
-            self._values[POSITIVES] += np.add.reduce(np.concatenate(parts), axis=0, dtype=np.uint32)
 
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""
@@ -169,12 +146,6 @@ class Sums:
         made = NegativeOdds(active.policy.labels)
         self._maps = [(active.policy, made), *self._maps[: _MAPS - 1]]
         return made
-
-    def _add_rows(self) -> None:
-        """Add what every decision adds, whatever it was, for the rows since this was done last."""
-        if self._of is not None and self._since:
-            self._values[: len(self._of.per_decision)] += self._of.per_decision * self._since
-        self._since = 0
 
     def _look_at_picked(self) -> None:
         """Look at the rows that stand for more than themselves, once there are many of them."""
@@ -214,6 +185,17 @@ class Sums:
             which, stride = found
             some = numbers[which]
             self._window.add(some, stride * (np.ones(len(some)) if weights is None else weights[which].astype(np.float64)))
+
+
+def _positives(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Positives by label among rows of 0 and 1, [row, label], in bytes: [sum, label], a sum for every so many rows."""
+    if len(rows) == 1:
+        return rows.copy()
+    whole = len(rows) // _BYTE * _BYTE
+    if not whole:
+        return np.add.reduce(rows, axis=0, dtype=np.uint8, keepdims=True)
+    parts = np.add.reduce(rows[:whole].reshape(-1, _BYTE, rows.shape[1]), axis=1, dtype=np.uint8)
+    return np.concatenate([parts, np.add.reduce(rows[whole:], axis=0, dtype=np.uint8, keepdims=True)])
 
 
 def _probability(numbers: NDArray[np.float32], alerts: NDArray[np.bool_], weights: NDArray[np.float32] | None) -> Doubles:

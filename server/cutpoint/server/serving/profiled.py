@@ -37,8 +37,9 @@ class Running:
     shares: bool | None = True
 
 
-# Of a core: handing a run to a lane and getting the interpreter back takes about as much.
-_QUICK_S = 100e-6
+# Of a core: handing a run to a lane and getting the interpreter back takes about as much. With few cores, which threads that
+# wait for each other also keep busy, it takes more, and a lane that could run beside gains less.
+_QUICK_S, _QUICK_ON_FEW_S, _FEW = 100e-6, 300e-6, 2
 # On a GPU at a time, each: one computes while another's rows are copied. More of them would only be smaller ones.
 _GPU_RUNS = 2
 
@@ -47,6 +48,12 @@ def this_machine() -> Machine:
     """What this process runs on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(cpu=_cpu(), cores=cores, onnxruntime=ort.__version__, providers=tuple(ort.get_available_providers()))
+
+
+def _quick_s(provider: str, lanes: int) -> float:
+    if provider != "cpu":
+        return 0.0
+    return _QUICK_ON_FEW_S if lanes <= _FEW else _QUICK_S
 
 
 def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Running:
@@ -62,7 +69,7 @@ def running_of(config: ServerConfig, model: str, profile: Profile | None) -> Run
         provider,
         Batching(
             max_rows=config.max_batch_rows, max_waiting_rows=config.max_waiting_rows, delay_s=config.queue_delay_ms / 1e3,
-            sizes=provider.batch_sizes, quick_s=_QUICK_S if config.provider == "cpu" else 0.0,
+            sizes=provider.batch_sizes, quick_s=_quick_s(config.provider, config.lane_count),
             max_running=_GPU_RUNS * len(provider.instances) if provider.on_gpu and not config.lanes else 0,
         ),
         shares=None if provider.on_cpu and not (provider.batch_sizes or "max_batch_rows" in config.model_fields_set) else True,
@@ -122,7 +129,7 @@ def _profiled(config: ServerConfig, own: Running, model: str, profile: Profile) 
         delay_s=delay_ms / 1e3,
         sizes=profile.batch_sizes,
         wide=way.wide,
-        quick_s=_QUICK_S if profile.computation.provider == "cpu" else 0.0,
+        quick_s=_quick_s(profile.computation.provider, config.lane_count),
     )
     log.info(
         "%s: run as its profile says: %s; %s; %d core(s) for a run alone",
