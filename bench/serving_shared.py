@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 REGISTER = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
 FOLDER = Path("/dev/shm")
-PAUSE_S = 0.005
+PAUSE_S = 0.05  # longer than a request takes: a process that wakes up has a cost of its own, which no caller has
 TIMEOUT_S = 60
 
 
