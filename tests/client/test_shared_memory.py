@@ -1,12 +1,14 @@
 """Rows beside the message: the same answers; no region is written while a server may read it, or left by its client."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +59,8 @@ def regions(target: str) -> set[str]:
     found = ask(
         target, "SystemSharedMemoryStatus", oip.SystemSharedMemoryStatusRequest(), oip.SystemSharedMemoryStatusResponse
     ).regions
-    assert not any(Path("/dev/shm", status.key.removeprefix("/")).exists() for status in found.values())
+    own = [status for status in found.values() if status.name.startswith("cutpoint-")]
+    assert not any(Path("/dev/shm", status.key.removeprefix("/")).exists() for status in own)
     return set(found)
 
 
@@ -246,6 +249,47 @@ def test_a_client_that_nobody_holds_any_more_keeps_no_descriptor(server: ServerP
     client = None
     gc.collect()
     assert held() == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_rows_for_which_there_is_no_room_go_in_the_message(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    written = os.pwrite
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        if offset >= 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written(descriptor, data[:4096], offset)
+
+    with Client(server.target, SHARED) as client:
+        if known:
+            assert_right(client, rows(0))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", full)
+            assert_right(client, rows(1))
+        assert_right(client, rows(2))
+        assert len(regions(server.target)) == 1
+
+
+def test_a_server_that_takes_no_more_regions_gets_the_message(models: Path, tmp_path: Path) -> None:
+    name = f"cutpoint-test-{uuid.uuid4().hex}"
+    path = Path("/dev/shm", name)
+    path.write_bytes(bytes(8))
+    try:
+        with serving(models, "--state", tmp_path / "state") as server, Client(server.target, SHARED) as client:
+            for i in range(256):
+                request = oip.SystemSharedMemoryRegisterRequest(name=str(i), key=name, byte_size=8)
+                ask(server.target, "SystemSharedMemoryRegister", request, oip.SystemSharedMemoryRegisterResponse)
+            assert_right(client, rows(0))
+            ask(
+                server.target, "SystemSharedMemoryUnregister", oip.SystemSharedMemoryUnregisterRequest(name="7"),
+                oip.SystemSharedMemoryUnregisterResponse,
+            )  # fmt: skip
+            assert_right(client, rows(1))
+            assert any(known.startswith("cutpoint-") for known in regions(server.target))
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize("target", ["scores.example:1", ["127.0.0.1:1", "127.0.0.1:2"], "dns:///localhost:1", "10.0.0.1:1"])

@@ -36,6 +36,22 @@ def test_versions_count_per_model_and_everything_is_kept(models: Path, tmp_path:
     store.close()
 
 
+def test_a_document_of_an_older_format_is_given_in_the_present_one_and_few_policies_are_kept_at_hand(
+    models: Path, tmp_path: Path
+) -> None:
+    made = policy(linear_bundle(models), {"a": 0.5, "b": 0.5})
+    store = PolicyStore(tmp_path / "state")
+    stored = [store.add(made) for _ in range(80)]
+    assert store.document(stored[0]) == stored[0].to_json()
+    older = stored[0].to_json().replace('"format": 2', '"format": 1')
+    store._db.execute("UPDATE policy SET document=? WHERE version=1", (older,))
+    assert store.document(stored[0]) == stored[0].to_json()
+    for each in stored:
+        assert store.get("linear", 1, each.version) == each
+    assert len(store._known) <= 32
+    store.close()
+
+
 def test_a_lost_compare_and_set_stores_nothing(models: Path, tmp_path: Path) -> None:
     made = policy(linear_bundle(models), {"a": 0.5, "b": 0.5})
     store = PolicyStore(tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cutpoint.errors import BadRequest
+from cutpoint.errors import BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
 from cutpoint.server.protocol.delivery import deliver, deliveries_of, inputs_from, shared_bytes
 from cutpoint.server.protocol.shared_memory import SharedMemory
@@ -148,7 +148,7 @@ def test_regions_are_bounded_in_number(folder: Path) -> None:
     key = an_object(folder, "a", bytes(8))
     memory.register("one", key, 0, 8)
     memory.register("two", key, 0, 8)
-    with pytest.raises(BadRequest, match="shared memory regions is 2; expected below 2"):
+    with pytest.raises(Overloaded, match="shared memory regions is 2; expected below 2"):
         memory.register("three", key, 0, 8)
     memory.unregister("one")
     memory.register("three", key, 0, 8)

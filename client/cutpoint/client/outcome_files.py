@@ -285,6 +285,8 @@ def _arrays(path: Path, request_id: str, now_s: float) -> FromFile:
     if "y" not in found:
         raise BadData.of(f"{path}: keys", "no y", "y, what became of each")
     y = found["y"]
+    if not (y.ndim and y.size):
+        raise BadData.of(f"{path}: y", f"of shape {list(y.shape)}", "[outcome] or [outcome, label], one at least")
     labels = [str(label) for label in found["label_names"].tolist()] if "label_names" in found else []
     places = [f"{path}: row {i}" for i in range(y.size if y.ndim == 1 else y.size // y.shape[-1])]
     for name in ("key", "request_id"):

@@ -3,9 +3,11 @@
 A region's file is unlinked as soon as the server has opened it: nothing stays in /dev/shm, however this process ends then.
 While it lives it holds a lock (flock) on each of its regions, by which the server sees whose owner is gone, and forgets them.
 
-Rows are written by pwrite, and nothing is mapped: a full /dev/shm is an error that says so, where a mapping would be SIGBUS.
+Rows are written by pwrite, and nothing is mapped: a full /dev/shm is an error, after which rows go in the message, where a
+mapping would be SIGBUS.
 """
 
+import errno
 import os
 import secrets
 import threading
@@ -56,13 +58,21 @@ class _Region:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._descriptor, MOST_BYTES)
 
-    def write(self, rows: NDArray[Any]) -> None:
-        """Copy contiguous rows to its start."""
+    def write(self, rows: NDArray[Any]) -> bool:
+        """Copy contiguous rows to its start; False where there is no room for them, as in a container's 64 MB."""
         data = rows.data.cast("B")
         done = 0
         with _naming(f"room for {len(data)} bytes"):
-            while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], done)
+            try:
+                while done < len(data):
+                    done += os.pwrite(self._descriptor, data[done:], done)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                os.ftruncate(self._descriptor, 0)  # what was written of them is of no use
+                os.ftruncate(self._descriptor, MOST_BYTES)
+                return False
+        return True
 
     def opened(self) -> None:
         """The server has it: take its name away."""
@@ -92,7 +102,7 @@ class SharedMemory:
         """Make one attempt of ModelInfer, with the rows beside the message where that is faster.
 
         Raises:
-            BadConfig: the server has no shared memory, or not this machine's; there is no room.
+            BadConfig: the server has no shared memory, or not this machine's.
             grpc.RpcError: what the call comes to.
         """
         deadline = time.monotonic() + timeout
@@ -105,9 +115,9 @@ class SharedMemory:
                 if region is None:
                     return await self._infer(part.message(), timeout=left(), **given)
                 known = region.registered
-                region.write(part.rows)
-                if not known:
-                    await self._make_known(region, timeout=left(), **given)
+                # Registered first: at that the server forgets regions whose owners have gone, which may be what fills /dev/shm.
+                if not (known or await self._make_known(region, timeout=left(), **given)) or not region.write(part.rows):
+                    return await self._infer(part.message(), timeout=left(), **given)
                 try:
                     return await self._infer(part.message(region.name), timeout=left(), **given)
                 except grpc.RpcError as error:
@@ -124,16 +134,20 @@ class SharedMemory:
             for region in regions:
                 await unregister(oip.SystemSharedMemoryUnregisterRequest(name=region.name), timeout=_CLOSE_S)
 
-    async def _make_known(self, region: _Region, **given: Any) -> None:
+    async def _make_known(self, region: _Region, **given: Any) -> bool:
+        """Have the server open it; False where the server has as many of all clients as may be."""
         request = oip.SystemSharedMemoryRegisterRequest(name=region.name, key=f"/{region.name}", byte_size=MOST_BYTES)
         try:
             await self._register(request, **given)
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return False
             if error.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT):
                 raise
             found = f"refused by {self._server} ({error.details()})"
             raise BadConfig.of("shared_memory", found, f"one with --shared-memory, that sees this {_FOLDER}") from error
         region.opened()
+        return True
 
     @contextmanager
     def _lent(self, part: Part) -> Iterator[_Region | None]:

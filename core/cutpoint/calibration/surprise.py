@@ -60,7 +60,7 @@ def smallest_factors(rse: ArrayLike, high_z: float = HIGH_Z, low_z: float = LOW_
     below: what the calibration does not know of the rate, no traffic tells.
 
     Args:
-        rse: relative standard error of the expected rate, from 0; any shape; NaN where the rate is not known at all.
+        rse: relative standard error of the expected rate, from 0, finite; any shape; NaN where the rate is not known at all.
         high_z: limit of z for too many, above 0.
         low_z: of -z for too few, above 0.
 

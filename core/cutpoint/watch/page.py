@@ -77,6 +77,8 @@ class Pages:
             return OSError(reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason))
         except TimeoutError as error:
             return error
+        except http.client.RemoteDisconnected:
+            return OSError("it closed the connection without an answer")
         except http.client.BadStatusLine:  # of gRPC it would be bytes that steer the terminal
             return OSError("not an HTTP answer; /metrics is on --metrics-port (8002)")
         except (OSError, ValueError, http.client.HTTPException) as error:

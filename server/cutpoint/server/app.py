@@ -100,13 +100,14 @@ def running(config: ServerConfig, place: Place | None = None, tracing: "Tracing 
         BadBundle: a model cannot be served.
     """
     _keep_large_buffers()
-    sys.setswitchinterval(_SWITCH_S)
     guard = Guard(config.tokens, client_ca=config.tls_client_ca is not None)
     credentials = _credentials(config)
     metrics = Metrics(most_labels=config.max_metric_labels, accounts=config.accounting)
     if not config.accounting:
         log.warning("decisions are not counted and stages not timed: --no-accounting")
     with contextlib.ExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         require_models(config)
         store = PolicyStore(config.state_folder, shared=place is not None)
         stack.callback(store.close)
@@ -185,7 +186,8 @@ def wait_for(stop: threading.Event) -> None:
     Nothing of it is needed to be ready, and it takes a tenth of a second and more.
     """
     if not stop.wait(_SETTLED_S):
-        importlib.import_module("scipy.special")
+        with contextlib.suppress(ImportError):  # whoever needs it is told
+            importlib.import_module("scipy.special")
         stop.wait()
 
 

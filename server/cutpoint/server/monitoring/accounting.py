@@ -95,7 +95,7 @@ class ModelCounters:
 
         Args:
             logits: [..., label], without NaN; what is needed of them later is copied.
-            decisions: of the same shape, what was decided; kept for a while, so nobody may write to them.
+            decisions: of the same shape, what was decided.
             active: that decided.
 
         Raises:

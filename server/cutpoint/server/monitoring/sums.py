@@ -79,6 +79,8 @@ class Sums:
     def start(self, active: Active, prior: NDArray[np.float64]) -> None:
         """The window is of this policy's probabilities from now on; it starts anew where these are others."""
         with self.lock:
+            if self._windowed is not None and active.generation < self._windowed.generation:
+                return  # told late, of an object that another has replaced
             self._settle()
             self._look_at_picked()
             self._numbers_of_row = self._labels * self._map_of(active).cost  # made now, rather than while somebody waits

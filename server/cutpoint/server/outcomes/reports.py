@@ -211,6 +211,9 @@ class _Message:
     def again(self, name: str, outcome: v1.Outcome, kept: Sequence[Entry]) -> Entry:
         """The entry of a row of which outcomes are `kept`."""
         of = outcome.requested
+        if of.only_row:
+            text = f"the row of request {of.request_id!r} is not given, and how many it had is not known any more"
+            raise _Miss("row_not_given", text)
         (entry,) = self._of_version(of.request_id, kept)
         targets = self._targets(name, outcome, entry.graph)
         logits, decided = entry.labels["logit"], entry.labels["decided"]

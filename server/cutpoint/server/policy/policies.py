@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS active (
 
 _NUMBER = struct.Struct("<Q")
 _KNOWN = 32  # policies that are kept at hand
+_START = 64  # characters of a document, in which it says its format
 _SUMMED = [RSE, RECALL, FALSE_POSITIVES]  # promises that are summed over decisions
 
 
@@ -228,7 +229,9 @@ class PolicyStore:
     def document(self, policy: Policy) -> str:
         """A stored policy as JSON: read, not written anew, which at 512 labels makes every thread wait for 2 ms."""
         with self._lock:
-            return self._document(policy.model, policy.model_version, policy.version) or policy.to_json()
+            found = self._document(policy.model, policy.model_version, policy.version)
+        # Of an older format it is what an older server wrote.
+        return policy.to_json() if found is None or f'"format": {policy.format}' not in found[:_START] else found
 
     def list(self, model: str, model_version: int) -> list[Policy]:
         """All policies of a model version, newest first."""

@@ -14,7 +14,7 @@ from threading import Lock
 from weakref import finalize
 
 import numpy as np
-from cutpoint.errors import BadRequest
+from cutpoint.errors import BadRequest, Overloaded
 from cutpoint.oip import inference_pb2 as oip
 
 # POSIX semaphores are files beside the regions; writing into one would stop whoever waits for it.
@@ -122,7 +122,8 @@ class SharedMemory:
             byte_size: 1 or more, all of them there.
 
         Raises:
-            BadRequest: one of them is not so, there is no such object, it is no plain file, or too many are registered.
+            BadRequest: one of them is not so, there is no such object, or it is no plain file.
+            Overloaded: as many are registered as may be.
         """
         if not 1 <= len(name) <= _LONGEST or not name.isprintable():
             raise BadRequest.of("name of the shared memory region", repr(name), f"1 to {_LONGEST} printable characters")
@@ -144,7 +145,7 @@ class SharedMemory:
             if name in self._regions:
                 raise BadRequest.of("name of the shared memory region", repr(name), "one that is not registered yet")
             if (count := len(self._regions)) >= self._max_regions:
-                raise BadRequest.of("shared memory regions", str(count), f"below {self._max_regions} to register one more")
+                raise Overloaded(f"shared memory regions is {count}; expected below {self._max_regions} to register one more")
             self._regions[name] = region
 
     def unregister(self, name: str = "") -> None:
