@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cutpoint import errors
 from cutpoint.client import AioClient, Client, Connection, Retried, Retry
+from cutpoint.client.methods import typed_error
 from cutpoint.client.retry import Attempts
 from cutpoint.client.testing import FakeServer
 
@@ -216,3 +217,18 @@ def test_closing_a_client_ends_its_retries() -> None:
         with pytest.raises(errors.Unavailable, match="is closed"):
             client.score("m", ROW)
         assert (len(server.requests), len(heard)) == (1, 1)
+
+
+class Lost(Unavailable_):
+    """What grpc.aio raises of a stream that ended while it was being written to."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.INTERNAL
+
+    def details(self) -> str:
+        return "Internal error from Core"
+
+
+def test_an_end_whose_reason_grpc_has_lost_is_no_error_of_the_server() -> None:
+    found = typed_error(Lost(), "server s:1")
+    assert isinstance(found, errors.Unavailable) and "server s:1 ended the stream" in str(found)

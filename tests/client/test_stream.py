@@ -188,7 +188,9 @@ def test_a_server_that_goes_away_is_said_with_the_batch_to_go_on_from(aio: bool)
     with faked() as server:
         server.fail(errors.Unavailable("stopping"), after=3)
         taken: list[Scores] = []
-        with pytest.raises(errors.Unavailable, match=r"^batch 3: server .* does not answer: stopping"):
+        # Where the end meets a message that is being sent, grpc.aio loses what the server said.
+        said = "(does not answer: stopping|ended the stream)" if aio else "does not answer: stopping"
+        with pytest.raises(errors.Unavailable, match=rf"^batch 3: server .* {said}"):
             collect(server.target, "m", X[:9], aio, taken.append)
         assert len(taken) == 3
         with pytest.raises(errors.DeadlineExceeded, match=r"^batch 0: "), server.holding():

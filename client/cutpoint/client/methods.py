@@ -81,12 +81,18 @@ GET_OUTCOME_SUMMARY = Method(
 )
 
 
+# What grpc.aio makes of a message that it could not send, in place of the status with which the server ended the stream.
+_LOST = "Internal error from Core"
+
+
 def typed_error(error: BaseException, server: str) -> CutpointError | None:
     """What an error of gRPC stands for: the very class that the server raised, where it says; None where it is not gRPC's."""
     if isinstance(error, CutpointError):
         return None
     if isinstance(error, grpc.RpcError):
         found: CutpointError = error_of(error.code(), error.details(), error.trailing_metadata())
+        if error.code() is grpc.StatusCode.INTERNAL and error.details() == _LOST:
+            return Unavailable(f"{server} ended the stream while a message was on its way, and gRPC has lost the reason")
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             found = type(found)(f"{server} does not answer: {error.details()}")
         return found
