@@ -1,7 +1,7 @@
 """What monitoring costs: `make bench-monitoring`.
 
-`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels): the same load on each in
-turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes
+`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels, 10 us) and on wide512, the same
+but slower, as most models are: the same load on each in turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes
 of each. A scrape of its 512 labels, as Prometheus asks for it, idle and under load. And whether either grows with what was
 counted.
 """
@@ -22,13 +22,14 @@ from cutpoint.server.monitoring.accounting import ModelCounters
 from cutpoint.server.monitoring.metrics import Metrics
 from cutpoint.server.policy.policies import Active
 from serving_load import INFER, Caller, Request, grpc_request, infer_message, load
-from serving_models import LABELS, mlp512, rows
+from serving_models import LABELS, mlp512, rows, wide512
 from serving_process import Server, cutpoint_serve
 
 CALLERS, PAIRS, ROUNDS = 8, 9, 3
-COUNTS = {1: 2_000, 64: 700}  # requests of a load, by rows: some half a second
+# Requests of a load, by model and rows: some half a second.
+COUNTS = {("mlp512", 1): 2_000, ("mlp512", 64): 700, ("wide512", 1): 800, ("wide512", 64): 120}
 COUNTED, ADDS = 1_000_000, 20_000
-COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="mlp512",version="1"}'
+COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="%s",version="1"}'
 # As Prometheus 2.42 asks.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", "Accept-Encoding": "gzip"}
 
@@ -40,45 +41,47 @@ def main() -> None:
         models = Path(folder) / "models"
         models.mkdir()
         bundle = mlp512(models)
-        pairs: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
+        wide512(models)
+        pairs: dict[tuple[str, int], list[tuple[float, float]]] = {each: [] for each in COUNTS}
         for turn in range(PAIRS):
             with cutpoint_serve(models) as on, cutpoint_serve(models, "--no-accounting") as off:
-                for count, requests in COUNTS.items():
-                    pairs[count].append(_rates(count, requests, on, off))
+                for (model, count), requests in COUNTS.items():
+                    pairs[model, count].append(_rates(model, count, requests, on, off))
                 if turn == 0:
                     claims = _scrapes(on)
-        claims = [*(_beside(count, found) for count, found in pairs.items()), *claims, *_growth(bundle)]
+        claims = [*(_beside(*each, found) for each, found in pairs.items()), *claims, *_growth(bundle)]
     report(claims)
 
 
-def _rates(count: int, requests: int, on: Server, off: Server) -> tuple[float, float]:
+def _rates(model: str, count: int, requests: int, on: Server, off: Server) -> tuple[float, float]:
     """Requests of `count` rows that each answers in a second: medians of loads in turns."""
-    message = infer_message("mlp512", rows("mlp512", count), ("decisions",))
+    message, counted = infer_message(model, rows(model, count), ("decisions",)), COUNTED_BY_LABEL % model
     sides = _asked(on, message), _asked(off, message)
-    before = on.metrics()[COUNTED_BY_LABEL], off.metrics()[COUNTED_BY_LABEL]
+    before = on.metrics()[counted], off.metrics()[counted]
     rates: tuple[list[float], list[float]] = ([], [])
     for turn in range(ROUNDS + 1):
         for i in (0, 1) if turn % 2 else (1, 0):
             rate = load(*sides[i], CALLERS, requests).rate
             if turn:  # the first one does not count
                 rates[i].append(rate)
-    after = on.metrics()[COUNTED_BY_LABEL], off.metrics()[COUNTED_BY_LABEL]
+    after = on.metrics()[counted], off.metrics()[counted]
     assert after[0] - before[0] == (ROUNDS + 1) * requests * count, "with accounting every decision is counted"
     assert after[1] == before[1] == 0, "without, none"
     return median(rates[0]), median(rates[1])
 
 
-def _beside(count: int, pairs: list[tuple[float, float]]) -> Claim:
+def _beside(model: str, count: int, pairs: list[tuple[float, float]]) -> Claim:
     """Over several pairs of processes: two of the same kind differ by up to 6 %, by where their memory happens to be."""
     on, off = (median(side) for side in zip(*pairs, strict=True))
-    name = f"requests of {count} x {LABELS} decisions, with accounting beside without, medians of {len(pairs)} processes each"
+    of = f"{model}, {count} x {LABELS} decisions a request"
+    name = f"{of}, with accounting beside without, medians of {len(pairs)} processes each"
     return Claim(name, on, off, 0.98, "/s")
 
 
 def _scrapes(server: Server) -> list[Claim]:
     target, request = _asked(server, infer_message("mlp512", rows("mlp512", 1), ("decisions",)))
     idle = _scrapes_ms(server.metrics_url, 10)
-    busy = _under_load(lambda: load(target, request, CALLERS, 4 * COUNTS[1]), server.metrics_url)
+    busy = _under_load(lambda: load(target, request, CALLERS, 4 * COUNTS["mlp512", 1]), server.metrics_url)
     return [
         Claim(f"a scrape of {LABELS} labels, {when}, worst of {len(found)}", max(found), 100, 1, "ms", least=False)
         for when, found in (("idle", idle), ("under load", busy))

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 WINDOWS, SAMPLES = 140, 1000
-FEATURES, HIDDEN, LABELS = 64, 256, 512
+FEATURES, HIDDEN, WIDE, LABELS = 64, 256, 4096, 512
 MOVING = 4
 SHAPES: dict[str, tuple[int, ...]] = {
     "conv140": (WINDOWS, SAMPLES), "wide140": (WINDOWS, SAMPLES), "tiny140": (WINDOWS, SAMPLES), "mlp512": (FEATURES,),
+    "wide512": (FEATURES,),
     "moving": (MOVING,),
 }  # fmt: skip
 CREATED = "2026-01-01T00:00:00+00:00"
@@ -93,8 +94,17 @@ def tiny140(models: Path, version: int = 1) -> Path:
 
 def mlp512(models: Path, version: int = 1) -> Path:
     """The bundle of mlp512: x [batch, 64] to logits [batch, 512]."""
+    return _dense(models, "mlp512", version, HIDDEN)
+
+
+def wide512(models: Path, version: int = 1) -> Path:
+    """The bundle of wide512: mlp512 with 16 times the hidden units, so that a row takes some hundreds of microseconds."""
+    return _dense(models, "wide512", version, WIDE)
+
+
+def _dense(models: Path, name: str, version: int, hidden: int) -> Path:
     rng = np.random.default_rng(512)
-    sizes = (FEATURES, HIDDEN, LABELS)
+    sizes = (FEATURES, hidden, LABELS)
     weights = [_normal(rng, f"w{i}", sizes[i : i + 2], sizes[i]) for i in range(2)]
     weights += [_normal(rng, f"b{i}", sizes[i + 1 : i + 2], sizes[i]) for i in range(2)]
     nodes = [
@@ -102,7 +112,7 @@ def mlp512(models: Path, version: int = 1) -> Path:
         helper.make_node("Relu", ["z"], ["h"], "relu"),
         helper.make_node("Gemm", ["h", "w1", "b1"], ["logits"], "head"),
     ]
-    return _bundle(models, "mlp512", version, nodes, weights, ["batch", LABELS])
+    return _bundle(models, name, version, nodes, weights, ["batch", LABELS])
 
 
 def int8(bundle: Path, models: Path, calibration_rows: int = 8) -> Path:
@@ -176,7 +186,7 @@ def _calibrate(bundle: Path, labels: tuple[str, ...]) -> None:
     """Ship a policy: cuts on the logits of random rows, about one in ten positive."""
     name, version = bundle.parent.name, int(bundle.name)
     session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
-    logits = session.run(["logits"], {"x": rows(name, 1000 if name == "mlp512" else 24, seed=1)})[0]
+    logits = session.run(["logits"], {"x": rows(name, 1000 if name.endswith("512") else 24, seed=1)})[0]
     noise = np.random.default_rng(1).normal(scale=logits.std(), size=logits.shape)
     noisy = logits + noise.astype(np.float32)
     targets = (noisy > np.quantile(noisy, 0.9)).astype(np.uint8)
