@@ -1,9 +1,9 @@
 """What monitoring costs: `make bench-monitoring`.
 
-`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels, 10 us) and on wide512, the same
-but slower, as most models are: the same load on each in turns, of one row and of 64 rows a request, which asks for decisions alone, so that nothing else takes time; several processes
-of each. A scrape of its 512 labels, as Prometheus asks for it, idle and under load. And whether either grows with what was
-counted.
+`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels, 10 us) and on wide512, the
+same but slower, as most models are: the same load on each in turns, of one row and of 64 rows a request, which asks for
+decisions alone, so that nothing else takes time; several processes of each. A scrape of their labels, as Prometheus asks for
+it, idle and under load. And whether either grows with what was counted.
 """
 
 import tempfile
