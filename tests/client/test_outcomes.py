@@ -277,6 +277,10 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path: Path, name: s
 
 
 def test_arrays_without_y_or_ids_are_refused(tmp_path: Path) -> None:
+    for y, shape in ((np.array(1), r"\[\]"), (np.zeros((0, 0)), r"\[0, 0\]")):
+        np.savez(tmp_path / "o.npz", y=y)
+        with pytest.raises(BadData, match=rf"o.npz: y is of shape {shape}; expected \[outcome\]"):
+            read_outcomes(tmp_path / "o.npz", "r")
     np.savez(tmp_path / "o.npz", x=X)
     with pytest.raises(BadData, match="keys is no y; expected y, what became of each"):
         read_outcomes(tmp_path / "o.npz")

@@ -408,6 +408,21 @@ def test_pages_that_do_not_come_say_why(served: _Server) -> None:
     assert str(hanging.fetch()[0]) == "no answer within 0.05 s"
 
 
+def test_a_server_that_hangs_up_is_not_taken_for_another_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        found = Pages([f"http://127.0.0.1:{listening.getsockname()[1]}/metrics"], 60).fetch()
+        thread.join(60)
+    assert str(found[0]) == "it closed the connection without an answer"
+
+
 def test_what_speaks_no_http_is_named_and_not_printed() -> None:
     """The gRPC port answers with a frame of HTTP/2."""
     with socket.create_server(("127.0.0.1", 0)) as listening:

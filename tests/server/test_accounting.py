@@ -218,6 +218,17 @@ def test_a_reload_counts_on_and_other_labels_start_anew() -> None:
     assert (other.snapshot().sums == 0).all()
 
 
+def test_an_older_policy_that_a_replaced_object_is_told_late_does_not_take_the_window() -> None:
+    before, _ = counters_of(policy_of(KINDS[:2], (0.0, 0.0)))
+    after = ModelCounters("m", 1, before.labels, clock=Clock())
+    now = Active(policy_of(KINDS[:2], (0.0, 0.0), version=3), 3, 0.0).prepared()
+    after.go_on_from(before)
+    after.apply(now)
+    before.apply(Active(policy_of(KINDS[:2], (0.0, 0.0), version=2), 2, 0.0).prepared())
+    add(after, np.ones((5, 2), np.float32), now)
+    assert after.snapshot().window_rows == 5
+
+
 def test_without_accounting_nothing_is_counted() -> None:
     counters = ModelCounters("m", 1, ("label 0",), counts=False)
     active = Active(policy_of(KINDS[:1], (0.0,)), 1, 0.0)

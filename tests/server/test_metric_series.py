@@ -1,6 +1,7 @@
 """Series come when a model is loaded, at zero, and go when it is unloaded; counts go on over reloads, apart by version."""
 
 import re
+import sys
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -145,7 +146,9 @@ def test_infinite_logits_are_counted_and_decided(models: Path) -> None:
 
 def test_stages_are_timed_once_a_request(models: Path) -> None:
     calibrated(models)
+    before_s = sys.getswitchinterval()
     with running(server_config(models=models, port=0, metrics_port=0, lanes=1)) as at:
+        assert sys.getswitchinterval() < before_s
         with Client(at.grpc_target) as client:
             for rows in (1, 3, 200):
                 client.score("linear", np.repeat(X[:1], rows, axis=0))
@@ -153,6 +156,7 @@ def test_stages_are_timed_once_a_request(models: Path) -> None:
                 client.score("linear", X[:, :2])
         with urlopen(at.metrics_url, timeout=30) as answer:
             lines = answer.read().decode().splitlines()
+    assert sys.getswitchinterval() == before_s, "whoever embeds a server has its interpreter back"
     found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[:1] != "#"}
     total = found['cutpoint_request_seconds_sum{model="linear"}']
     for stage in ("decode", "queue", "answer", "request"):

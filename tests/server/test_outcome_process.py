@@ -121,6 +121,8 @@ def test_a_decision_that_is_kept_no_more_is_known_by_its_outcomes(repository: Pa
         done = client.report_outcomes("linear", Y, request_id="r", sampling="alerted_and_random", probability=0.5)
         assert (done.taken, dict(done.unmatched_reasons)) == (100, {"unknown_request": 100})
         assert done.unmatched[0].text.endswith("is kept for request 'r': this server keeps none (--decisions-mib 0)")
+        unsaid = client.report_outcomes("linear", [[1, 1]], request_id=["r"], sampling="all")  # which of its rows?
+        assert dict(unsaid.unmatched_reasons) == {"row_not_given": 1}
         label = client.outcome_summary("linear").labels[1]
         alerts, there = X[:100, 1] >= 0, Y[:100, 1] == 1
         assert (label.true_positives, label.false_positives) == ((alerts & there).sum(), (alerts & ~there).sum())

@@ -1,6 +1,6 @@
 """The accounting of one model version: what was decided, and what its calibration says of it, by label.
 
-A request costs a copy of its logits; the sums are made for many of them at once, when enough have gathered or somebody looks.
+A run's positives are counted as it is answered; sums are made for many runs at a time, when enough are there or somebody looks.
 """
 
 import threading

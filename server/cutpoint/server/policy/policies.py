@@ -7,7 +7,6 @@ compare-and-set, which is what several servers will need of Postgres too.
 import fcntl
 import mmap
 import os
-import sqlite3
 import struct
 import threading
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from cutpoint.errors import BadConfig, Conflict, PolicyNotFound
 from numpy.typing import NDArray
 
 from ..monitoring.promises import FALSE_POSITIVES, RECALL, RSE, promises_of
+from ..outcomes.database import opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS policy (
@@ -169,14 +169,9 @@ class PolicyStore:
                 self.generation = Generation(folder / "generation") if shared else None
                 if self.generation is not None:
                     undo.callback(self.generation.close)
-                self._db = sqlite3.connect(
-                    folder / "policies.sqlite3", check_same_thread=False, isolation_level=None, timeout=10.0
-                )
+                self._db = opened(folder / "policies.sqlite3", _SCHEMA, "FULL")
                 undo.callback(self._db.close)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self._db.executescript(_SCHEMA)
-            except (OSError, sqlite3.Error) as error:
+            except OSError as error:
                 raise BadConfig(
                     f"state folder {folder} cannot be used ({error}); expected a writable one, see --state"
                 ) from error

@@ -41,7 +41,6 @@ _MOST_STREAMS = 512
 _WANTS_FINAL = "triton_enable_empty_final_response"
 # Of requests that say none, or 0: behind those that say 1, which is Triton's first, and before those that can wait.
 _USUAL_PRIORITY, _LAST_PRIORITY = 2, 1 << 31
-_IN_SHARED = "shared_memory_region"
 # By which name outcomes speak of this decision, where it is not the request's id: a stream's ids only number its messages. And
 # which row is the first, of what was scored under this name in several requests.
 _DECISION, _FIRST_ROW = "cutpoint_decision", "cutpoint_first_row"
@@ -242,7 +241,8 @@ class Inference:
             return inputs_from(request, self._memory)
         if not request.raw_input_contents:
             check_inputs(request, self._memory)
-            if not texts and all(_IN_SHARED in tensor.parameters for tensor in request.inputs) and _is_quick(model, declared):
+            shared = not any(tensor.HasField("contents") for tensor in request.inputs)
+            if shared and not texts and _is_quick(model, declared):
                 return inputs_from(request, self._memory)
         elif any(tensor.datatype == "BYTES" and 4 * math.prod(tensor.shape) > self._held(request) for tensor in request.inputs):
             inputs_from(request, self._memory)  # each text has its length's bytes at least: this says what is wrong
