@@ -69,8 +69,10 @@ class Prometheus:
         return found[0][1] if found else None
 
     def range(self, expr: str, start_s: float, end_s: float) -> list[tuple[dict[str, str], list[list[float]]]]:
-        """Labels and [[second, value], ...] of every series between two moments, seconds since 1970, each half second."""
-        found = self.get("query_range", query=expr, start=start_s, end=end_s, step=LEAST_MS / 1000)["result"]
+        """Labels and [[second, value], ...] of every series: each half second before `end_s`, in seconds since 1970, and then."""
+        step_s = LEAST_MS / 1000
+        begin_s = end_s - (end_s - start_s) // step_s * step_s  # Prometheus counts from the start, and would miss the end
+        found = self.get("query_range", query=expr, start=begin_s, end=end_s, step=step_s)["result"]
         return [(each["metric"], [[float(at), float(value)] for at, value in each["values"]]) for each in found]
 
     def states(self, name: str) -> dict[str, str]:
