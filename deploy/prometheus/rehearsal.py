@@ -5,6 +5,7 @@ Prometheus scrapes and evaluates. Nothing else of the files changes: what fires 
 """
 
 import json
+import math
 import re
 import shutil
 import socket
@@ -69,9 +70,12 @@ class Prometheus:
         return found[0][1] if found else None
 
     def range(self, expr: str, start_s: float, end_s: float) -> list[tuple[dict[str, str], list[list[float]]]]:
-        """Labels and [[second, value], ...] of every series: each half second before `end_s`, in seconds since 1970, and then."""
+        """Labels and [[second, value], ...] of every series, seconds since 1970: at `end_s` and each half second before it.
+
+        The first is at `start_s` or up to half a second earlier.
+        """
         step_s = LEAST_MS / 1000
-        begin_s = end_s - (end_s - start_s) // step_s * step_s  # Prometheus counts from the start, and would miss the end
+        begin_s = end_s - math.ceil((end_s - start_s) / step_s) * step_s  # Prometheus counts from the start, and would miss the end
         found = self.get("query_range", query=expr, start=begin_s, end=end_s, step=step_s)["result"]
         return [(each["metric"], [[float(at), float(value)] for at, value in each["values"]]) for each in found]
 
