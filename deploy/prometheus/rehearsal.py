@@ -75,7 +75,7 @@ class Prometheus:
         The first is at `start_s` or up to half a second earlier.
         """
         step_s = LEAST_MS / 1000
-        begin_s = end_s - math.ceil((end_s - start_s) / step_s) * step_s  # Prometheus counts from the start, and would miss the end
+        begin_s = end_s - math.ceil((end_s - start_s) / step_s) * step_s  # Prometheus counts from the start
         found = self.get("query_range", query=expr, start=begin_s, end=end_s, step=step_s)["result"]
         return [(each["metric"], [[float(at), float(value)] for at, value in each["values"]]) for each in found]
 
