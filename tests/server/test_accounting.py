@@ -290,5 +290,7 @@ def test_held_bytes_are_bounded() -> None:
     counters, active = counters_of(policy)
     for size in itertools.islice(itertools.cycle((1, 1, 1, 16_000)), 2000):
         add(counters, np.zeros((size, 1), np.float32), active)
-        held = counters._sums._held
-        assert sum(positives.nbytes + len(picked[1] if picked else b"") for _, _, positives, picked in held) < 3 << 20
+        sums = counters._sums
+        held = [sums_or_all.nbytes for _, _, sums_or_all in sums._held]
+        assert sum(held) + sum(len(picked) for _, _, picked in sums._picked) < 3 << 20
+        assert len(held) <= 1024

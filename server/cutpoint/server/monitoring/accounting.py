@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from cutpoint.errors import BadScores
 from numpy.typing import NDArray
 
 from ..policy.policies import Active
@@ -41,7 +40,16 @@ class Snapshot:
 
 
 class ModelCounters:
-    """Counts of one model version, by label; added to from any thread."""
+    """Counts of one model version, by label; added to from any thread.
+
+    Attributes:
+        add: accounts for decisions that a policy, which may have been replaced meanwhile, made on logits. Called with logits,
+            float32 [..., label] without NaN, of which what is needed later is copied; decisions of the same shape, C-contiguous
+            and not to be written to any more; and the policy. Raises BadScores where the logits are not of these labels; nothing
+            is counted then.
+    """
+
+    add: Callable[[NDArray[np.float32], NDArray[np.bool_], Active], None]
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class ModelCounters:
         self.queue_rows: Callable[[], int] = lambda: 0
         self._counts = counts
         self._promises = np.full((len(PROMISES), len(labels)), np.nan)
-        self._sums = Sums(len(labels), clock, seed)
+        self._adopt(Sums(model, len(labels), clock, seed))
         self._lock = threading.Lock()
 
     def apply(self, active: Active | None) -> None:
@@ -86,26 +94,13 @@ class ModelCounters:
         To be called before anything is added.
         """
         if before.labels == self.labels:
-            self._sums = before._sums
+            self._adopt(before._sums)
             if self.active is not None:
                 self._sums.start(self.active, self._promises[PREVALENCE])
 
-    def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Account for the decisions that `active`, which may have been replaced meanwhile, made on logits.
-
-        Args:
-            logits: [..., label], without NaN; what is needed of them later is copied.
-            decisions: of the same shape, what was decided.
-            active: that decided.
-
-        Raises:
-            BadScores: there are more or fewer logits than labels; nothing was counted.
-        """
-        if not self._counts:
-            return
-        if logits.shape[-1] != len(self.labels):  # of a graph that does not say how many it gives
-            raise BadScores(f"model '{self.model}' answered {logits.shape[-1]} logits for its {len(self.labels)} labels")
-        self._sums.add(logits, decisions, active)
+    def _adopt(self, sums: Sums) -> None:
+        self._sums = sums
+        self.add = sums.add if self._counts else _nothing
 
     def outcome(self, label_index: int, predicted: bool, actual: bool, count: int = 1) -> None:
         """Count outcomes that were reported of earlier decisions.
@@ -133,3 +128,7 @@ class ModelCounters:
         shown = slice(labels)
         found[shown] = estimate(counts[shown], prior[shown], share)
         return Snapshot(sums, promises.copy(), outcomes, recallable, found, rows, active)
+
+
+def _nothing(logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+    """Count nothing."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
 from .accounting import ModelCounters
+from .decided import ERROR, EXPECTED, POSITIVES
 from .event import Event
-from .sums import COUNTERS, ERROR, EXPECTED, POSITIVES
+from .sums import COUNTERS
 
 log = logging.getLogger("cutpoint.server")
 

@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .accounting import ModelCounters, Snapshot
+from .decided import FALSE_POSITIVES, RECALL
 from .promises import PROMISES, RATE, RSE
-from .sums import ACTUAL, COUNTERS, FALSE_POSITIVES, PREDICTED, RECALL
+from .sums import ACTUAL, COUNTERS, PREDICTED
 
 OTHER = "__other__"
 # Numbers that Python writes as Go reads them; others, infinity above all, need more care.

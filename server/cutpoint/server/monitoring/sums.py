@@ -1,10 +1,7 @@
 """Sums over the decisions of one model version, made for many rows at once, each with the policy that decided it.
 
-Decisions and positives are always exact. Of calibrated probabilities a hundred thousand a second are worked out, a
+Decisions and positives are always exact. Of calibrated probabilities fifty thousand a second are worked out, a
 thousandth of a core; beyond that rows are drawn at random, with a chance of one in k, and count k times.
-
-Whoever adds leaves what is needed and goes. Between requests all of this is out of the caches, and beside other busy threads
-each call of numpy that lets go of the interpreter waits until it has it back: 2 us in a loop are 20 us in a server.
 """
 
 import itertools
@@ -13,16 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 from cutpoint.calibration import Policy
+from cutpoint.errors import BadScores
 from numpy.typing import NDArray
 
 from ..policy.policies import Active
 from .calibrated import NegativeOdds
+from .decided import MANY, Decided, Held
 from .picker import Picker
 from .prevalence import Window
 
 Doubles = NDArray[np.float64]
-# Rows that are looked at: for how many rows each of them stands, and their logits.
-_Picked = tuple[int, bytes]
+# Rows that are looked at: who decided them, for how many rows each of them stands, and their logits.
+_Picked = tuple[Active, int, bytes]
 
 COUNTERS = {
     "cutpoint_decisions": "Decisions made: rows or windows held against the label's threshold.",
@@ -36,20 +35,17 @@ COUNTERS = {
     "cutpoint_probability": "Calibrated probability of a true positive, summed over decisions.",
     "cutpoint_alerted_probability": "Calibrated probability of a true positive, summed over positives.",
 }
-# Their rows; those before the probability are of `Active.per_decision`, but for positives.
-POSITIVES, EXPECTED, ERROR, RECALL, FALSE_POSITIVES, _PROBABILITY = 1, 2, 4, 5, 6, 8
 ACTUAL = PREDICTED = ("negative", "positive")
 
-# Runs whose sums are held; so many times as many, and whoever adds waits for whoever sums.
-_MOST_HELD, _MUCH_MORE = 256, 4
-# Rows that can be counted in a byte.
-_BYTE = 255
+# Bytes of decisions that are held until they are counted, and what holding some takes beside them; those of logits, until they
+# are looked at. So many times as many, and whoever adds waits for whoever counts.
+_MOST_HELD, _ARRAY, _MOST_PICKED, _MUCH_MORE = 1 << 18, 256, 1 << 17, 8
 # Numbers worked on at a time, so that they stay in a core's cache; and rows, so that a sum in float32 is right to 1e-5.
 _CHUNK, _CHUNK_ROWS = 1 << 16, 1 << 10
-# Probabilities a second that are worked out, at some 10 ns each beside a busy server, and those of them that the window sees;
+# Probabilities a second that are worked out, at some 20 ns each beside a busy server, and those of them that the window sees;
 # and how many are saved up for a burst.
-_PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 1e5, 2e5
-_WINDOW_PER_S, _WINDOW_SAVED = 5e4, 1e5
+_PROBABILITIES_PER_S, _PROBABILITIES_SAVED = 5e4, 2e5
+_WINDOW_PER_S, _WINDOW_SAVED = 2.5e4, 1e5
 # Policies whose maps are kept: what was accepted under one is decided by it, beside those that came after.
 _MAPS = 4
 _FARTHEST = 1e4
@@ -58,13 +54,15 @@ _FARTHEST = 1e4
 class Sums:
     """What is held and what is summed; one for all objects that serve the same version one after the other."""
 
-    def __init__(self, labels: int, clock: Callable[[], float], seed: int | None) -> None:
+    def __init__(self, model: str, labels: int, clock: Callable[[], float], seed: int | None) -> None:
         self.lock = threading.Lock()
-        self._held: list[tuple[Active, int, NDArray[np.uint8], _Picked | None]] = []
         self.outcomes = np.zeros((len(PREDICTED), len(ACTUAL), labels))
         self.recallable = np.zeros((len(PREDICTED), labels))
-        self._labels = labels
-        self._values = np.zeros((len(COUNTERS), labels))
+        self._decided = Decided(labels)
+        self._held: list[Held] = []
+        self._held_bytes = 0
+        self._model, self._labels = model, labels
+        self._probability = np.zeros((2, labels))
         self._window = Window(labels, clock=clock)
         self._windowed: Active | None = None
         self._picker = Picker(_PROBABILITIES_PER_S, _PROBABILITIES_SAVED, clock, seed)
@@ -72,7 +70,7 @@ class Sums:
         self._rows = max(1, min(_CHUNK_ROWS, _CHUNK // max(1, labels)))
         self._numbers = np.zeros((0, labels), np.float32)
         self._maps: list[tuple[Policy, NegativeOdds]] = []
-        self._picked: list[tuple[Active, int, bytes]] = []
+        self._picked: list[_Picked] = []
         self._picked_bytes = 0
         self._numbers_of_row = float(labels)
 
@@ -81,7 +79,6 @@ class Sums:
         with self.lock:
             if self._windowed is not None and active.generation < self._windowed.generation:
                 return  # told late, of an object that another has replaced
-            self._settle()
             self._look_at_picked()
             self._numbers_of_row = self._labels * self._map_of(active).cost  # made now, rather than while somebody waits
             before, self._windowed = self._windowed, active
@@ -89,56 +86,54 @@ class Sums:
                 self._window.clear(prior)
 
     def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Have these counted, soon: [..., label]. Of them only sums are kept, and copies of the logits that are looked at."""
-        rows = decisions.view(np.uint8).reshape(-1, self._labels)
-        count, picker, picked = len(rows), self._picker, None
-        if picker.gap >= count:  # as `pick` does, without its lock: two threads at once only make the gap a little longer
-            picker.gap -= count
+        """Have decisions of `active` counted, soon: see `ModelCounters.add`."""
+        if logits.shape[-1] != self._labels:  # of a graph that does not say how many it gives
+            raise BadScores(f"model '{self._model}' answered {logits.shape[-1]} logits for its {self._labels} labels")
+        rows, picker = decisions.size // self._labels, self._picker
+        if decisions.size < MANY:
+            self._held.append((active, 0, decisions))
+            self._held_bytes += _ARRAY + decisions.size
         else:
-            picked = self._pick(logits, count)
-        # Now, while they are near: fetched again later they take longer than all the rest.
-        held = self._held
-        held.append((active, count, _positives(rows), picked))
-        if len(held) >= _MOST_HELD and self.lock.acquire(blocking=len(held) >= _MUCH_MORE * _MOST_HELD):
-            # Where somebody sums already, it is left to them, unless far too much has gathered.
+            self._held.append((active, rows, self._decided.summed(decisions, rows)))
+            self._held_bytes += _ARRAY + self._labels
+        if picker.gap >= rows:  # as `pick` does, without its lock: two threads at once only make the gap a little longer
+            picker.gap -= rows
+        elif (found := picker.pick(rows, self._numbers_of_row)) is not None:
+            which, stride = found
+            data = logits.reshape(rows, self._labels)[which].tobytes()
+            self._picked.append((active, stride, data))
+            self._picked_bytes += len(data)
+        if self._held_bytes >= _MOST_HELD or self._picked_bytes >= _MOST_PICKED:
+            self._settle_some()
+
+    def _settle_some(self) -> None:
+        """Count and look; where somebody does so already, it is left to them, unless far too much has gathered."""
+        much = self._held_bytes >= _MUCH_MORE * _MOST_HELD or self._picked_bytes >= _MUCH_MORE * _MOST_PICKED
+        if self.lock.acquire(blocking=much):
             try:
-                self._settle()
+                if self._held_bytes >= _MOST_HELD:
+                    self._count()
+                if self._picked_bytes >= _MOST_PICKED:
+                    self._look_at_picked()
             finally:
                 self.lock.release()
 
-    def _pick(self, logits: NDArray[np.float32], count: int) -> _Picked | None:
-        """A copy of the rows that are to be looked at."""
-        found = self._picker.pick(count, self._numbers_of_row)
-        if found is None:
-            return None
-        which, stride = found
-        return stride, logits.reshape(count, self._labels)[which].tobytes()
+    def _count(self) -> None:
+        """Count the decisions that are held; the lock is held too."""
+        # Whoever appends does so without the lock, so the list stays the same one, and what came meanwhile stays in it.
+        self._held_bytes = 0
+        number = len(self._held)
+        held = self._held[:number]
+        del self._held[:number]
+        self._decided.count(held)
 
     def read(self) -> tuple[Doubles, Doubles, Doubles, tuple[Doubles, Doubles, float], float]:
         """Sums, outcomes, those with recall, the window's counts and its rows, with all that is held."""
         with self.lock:
-            self._settle()
+            self._count()
             self._look_at_picked()
-            return self._values.copy(), self.outcomes.copy(), self.recallable.copy(), self._window.counts(), self._window.rows
-
-    def _settle(self) -> None:
-        """Sum what is held."""
-        # Whoever appends does so without the lock, so the list stays the same one, and what came meanwhile stays in it.
-        number = len(self._held)
-        taken = self._held[:number]
-        del self._held[:number]
-        for _, group in itertools.groupby(taken, key=lambda held: id(held[0])):
-            same = list(group)
-            active = same[0][0]
-            self._values[: len(active.per_decision)] += active.per_decision * sum(count for _, count, _, _ in same)
-            sums = np.concatenate([positives for _, _, positives, _ in same])
-            self._values[POSITIVES] += np.add.reduce(sums, axis=0, dtype=np.uint32)
-        for active, _, _, picked in taken:
-            if picked is not None:
-                self._picked.append((active, *picked))
-                self._picked_bytes += len(picked[1])
-        if self._picked_bytes >= 2 * _CHUNK:
-            self._look_at_picked()
+            sums = np.concatenate([self._decided.read(), self._probability])
+            return sums, self.outcomes.copy(), self.recallable.copy(), self._window.counts(), self._window.rows
 
     def _map_of(self, active: Active) -> NegativeOdds:
         """The policy's map of probabilities, made once while it is among the last few that decided."""
@@ -150,8 +145,12 @@ class Sums:
         return made
 
     def _look_at_picked(self) -> None:
-        """Look at the rows that stand for more than themselves, once there are many of them."""
-        picked, self._picked, self._picked_bytes = self._picked, [], 0
+        """Look at the rows that were picked; the lock is held."""
+        # Whoever appends does so without it, and may hold the list that was: the list stays the same one.
+        number = len(self._picked)
+        picked = self._picked[:number]
+        del self._picked[:number]
+        self._picked_bytes = 0
         for _, group in itertools.groupby(picked, key=lambda each: id(each[0])):
             same = list(group)
             rows = np.frombuffer(b"".join([data for _, _, data in same]), np.float32).reshape(-1, self._labels)
@@ -178,7 +177,7 @@ class Sums:
             if not np.isfinite(summed).all():  # an infinite logit, under a slope of 0
                 map_(np.nan_to_num(rows, nan=0.0, posinf=_FARTHEST, neginf=-_FARTHEST), numbers)
                 summed = _probability(numbers, alerts, weights)
-        self._values[_PROBABILITY:] += active.decides * summed
+        self._probability += active.decides * summed
 
     def _see(self, numbers: NDArray[np.float32], weights: NDArray[np.float32] | None) -> None:
         """Have the window see as many of these as it may."""
@@ -187,17 +186,6 @@ class Sums:
             which, stride = found
             some = numbers[which]
             self._window.add(some, stride * (np.ones(len(some)) if weights is None else weights[which].astype(np.float64)))
-
-
-def _positives(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Positives by label among rows of 0 and 1, [row, label], in bytes: [sum, label], a sum for every so many rows."""
-    if len(rows) == 1:
-        return rows.copy()
-    whole = len(rows) // _BYTE * _BYTE
-    if not whole:
-        return np.add.reduce(rows, axis=0, dtype=np.uint8, keepdims=True)
-    parts = np.add.reduce(rows[:whole].reshape(-1, _BYTE, rows.shape[1]), axis=1, dtype=np.uint8)
-    return np.concatenate([parts, np.add.reduce(rows[whole:], axis=0, dtype=np.uint8, keepdims=True)])
 
 
 def _probability(numbers: NDArray[np.float32], alerts: NDArray[np.bool_], weights: NDArray[np.float32] | None) -> Doubles:
