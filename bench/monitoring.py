@@ -1,17 +1,21 @@
 """What monitoring costs: `make bench-monitoring`.
 
-`cutpoint serve` with accounting and with `--no-accounting`, on mlp512 (256 bytes in, 512 labels, 10 us) and on wide512, the
-same but slower, as most models are: the same load on each in turns, of one row and of 64 rows a request, which asks for
-decisions alone, so that nothing else takes time; several processes of each. A scrape of their labels, as Prometheus asks for
-it, idle and under load. And whether either grows with what was counted.
+`cutpoint serve` with its accounting switched off and on fifty times a second, on mlp512 (256 bytes in, 512 labels, 10 us) and
+on wide512, the same but slower, as most models are: one row and 64 rows a request, which asks for decisions alone, so that
+nothing else takes time; several processes. A scrape of 512 labels, as Prometheus asks for it, idle and under load. And whether
+either grows with what was counted.
 """
 
+import contextlib
+import json
+import os
+import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
@@ -25,9 +29,10 @@ from serving_load import INFER, Caller, Request, grpc_request, infer_message, lo
 from serving_models import LABELS, mlp512, rows, wide512
 from serving_process import Server, cutpoint_serve
 
-CALLERS, PAIRS, ROUNDS = 8, 9, 3
-# Requests of a load, by model and rows: some half a second.
-COUNTS = {("mlp512", 1): 2_000, ("mlp512", 64): 700, ("wide512", 1): 800, ("wide512", 64): 120}
+CALLERS, PROCESSES = 8, 5
+# Requests of a load, by model and rows: some four seconds.
+COUNTS = {("mlp512", 1): 24_000, ("mlp512", 64): 9_000, ("wide512", 1): 15_000, ("wide512", 64): 2_400}
+SWITCHED = Path(__file__).with_name("monitoring_switched.py")
 COUNTED, ADDS = 1_000_000, 20_000
 COUNTED_BY_LABEL = 'cutpoint_decisions_total{label="label 0",model="%s",version="1"}'
 # As Prometheus 2.42 asks.
@@ -36,46 +41,63 @@ SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;versi
 
 def main() -> None:
     """Print the claims."""
-    claims = []
     with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder) / "models"
-        models.mkdir()
-        bundle = mlp512(models)
-        wide512(models)
-        pairs: dict[tuple[str, int], list[tuple[float, float]]] = {each: [] for each in COUNTS}
-        for turn in range(PAIRS):
-            with cutpoint_serve(models) as on, cutpoint_serve(models, "--no-accounting") as off:
+        one, both = Path(folder) / "one", Path(folder) / "both"
+        bundle = mlp512(one)
+        mlp512(both)
+        wide512(both)
+        found: dict[tuple[str, int], list[dict[str, list[float]]]] = {each: [] for each in COUNTS}
+        for _ in range(PROCESSES):
+            with _switched(both, Path(folder)) as server:
                 for (model, count), requests in COUNTS.items():
-                    pairs[model, count].append(_rates(model, count, requests, on, off))
-                if turn == 0:
-                    claims = _scrapes(on)
-        claims = [*(_beside(*each, found) for each, found in pairs.items()), *claims, *_growth(bundle)]
+                    found[model, count].append(_halves(server, Path(folder), model, count, requests))
+        claims = [_beside(*each, halves) for each, halves in found.items()]
+        with cutpoint_serve(one) as server:
+            claims += _scrapes(server)
+        claims += _growth(bundle)
     report(claims)
 
 
-def _rates(model: str, count: int, requests: int, on: Server, off: Server) -> tuple[float, float]:
-    """Requests of `count` rows that each answers in a second: medians of loads in turns."""
-    message, counted = infer_message(model, rows(model, count), ("decisions",)), COUNTED_BY_LABEL % model
-    sides = _asked(on, message), _asked(off, message)
-    before = on.metrics()[counted], off.metrics()[counted]
-    rates: tuple[list[float], list[float]] = ([], [])
-    for turn in range(ROUNDS + 1):
-        for i in (0, 1) if turn % 2 else (1, 0):
-            rate = load(*sides[i], CALLERS, requests).rate
-            if turn:  # the first one does not count
-                rates[i].append(rate)
-    after = on.metrics()[counted], off.metrics()[counted]
-    assert after[0] - before[0] == (ROUNDS + 1) * requests * count, "with accounting every decision is counted"
-    assert after[1] == before[1] == 0, "without, none"
-    return median(rates[0]), median(rates[1])
+@contextlib.contextmanager
+def _switched(models: Path, folder: Path) -> Iterator[Server]:
+    """A server that switches its accounting off and on."""
+    command = folder / "switched"
+    command.write_text(f'#!/bin/sh\nSWITCHED_REPORT="{folder}/report" exec "{sys.executable}" "{SWITCHED}" "$@"\n')
+    command.chmod(0o755)
+    with cutpoint_serve(models, command=command) as server:
+        yield server
 
 
-def _beside(model: str, count: int, pairs: list[tuple[float, float]]) -> Claim:
-    """Over several pairs of processes: two of the same kind differ by up to 6 %, by where their memory happens to be."""
-    on, off = (median(side) for side in zip(*pairs, strict=True))
-    of = f"{model}, {count} x {LABELS} decisions a request"
-    name = f"{of}, with accounting beside without, medians of {len(pairs)} processes each"
-    return Claim(name, on, off, 0.98, "/s")
+def _halves(server: Server, folder: Path, model: str, count: int, requests: int) -> dict[str, list[float]]:
+    """Requests of `count` rows and seconds, with accounting and without."""
+    target, request = _asked(server, infer_message(model, rows(model, count), ("decisions",)))
+    load(target, request, CALLERS, requests // 10)
+    _reported(server, folder)
+    counted = COUNTED_BY_LABEL % model
+    before = server.metrics()[counted]
+    load(target, request, CALLERS, requests)
+    halves = _reported(server, folder)
+    share = (server.metrics()[counted] - before) / (requests * count)
+    assert 0.3 < share < 0.7, f"{share:.2f} of the decisions were counted: about half of them are to be"
+    return halves
+
+
+def _reported(server: Server, folder: Path) -> dict[str, list[float]]:
+    """What it answered since it was asked last."""
+    place = folder / "report"
+    os.kill(server.process.pid, signal.SIGUSR1)
+    while not place.exists():
+        time.sleep(0.01)
+    found: dict[str, list[float]] = json.loads(place.read_text())
+    place.unlink()
+    return found
+
+
+def _beside(model: str, count: int, halves: list[dict[str, list[float]]]) -> Claim:
+    on, off = (sum(half[side][0] for half in halves) / sum(half[side][1] for half in halves) for side in ("on", "off"))
+    ratios = sorted(half["on"][0] / half["on"][1] / half["off"][0] * half["off"][1] for half in halves)
+    of = f"{model}, {count} x {LABELS} decisions a request, with accounting beside without"
+    return Claim(f"{of}, {len(halves)} processes ({ratios[0]:.3f} to {ratios[-1]:.3f})", on, off, 0.98, "/s")
 
 
 def _scrapes(server: Server) -> list[Claim]:

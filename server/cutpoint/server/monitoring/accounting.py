@@ -43,9 +43,9 @@ class ModelCounters:
     """Counts of one model version, by label; added to from any thread.
 
     Attributes:
-        add: accounts for decisions that a policy, which may have been replaced meanwhile, made on logits. Called with logits,
+        add: accounts for what a policy, which may have been replaced meanwhile, decided on logits. Called with these logits,
             float32 [..., label] without NaN, of which what is needed later is copied; decisions of the same shape, C-contiguous
-            and not to be written to any more; and the policy. Raises BadScores where the logits are not of these labels; nothing
+            and not to be written to any more; the policy. Raises BadScores where the logits are not of these labels; nothing
             is counted then.
     """
 

@@ -1,10 +1,11 @@
 """The series with a label: rendered at the scrape, at most so many labels a model, the rest folded into one.
 
 At 512 labels they are some ten thousand lines. prometheus_client takes 100 ms for as many, with the interpreter in its hands;
-here their text is joined from parts that do not change.
+here all of a line but its value is written once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,10 @@ from .sums import ACTUAL, COUNTERS, PREDICTED
 OTHER = "__other__"
 # Numbers that Python writes as Go reads them; others, infinity above all, need more care.
 _WRITTEN = 1e300
-_PER_LABEL, _PER_VERSION = ("model", "version", "label"), ("model", "version")
+_PER_VERSION = "model", "version"
+_PER_LABEL = *_PER_VERSION, "label"
+_PER_PREDICTED = *_PER_LABEL, "predicted"
+_PER_OUTCOME = *_PER_PREDICTED, "actual"
 _OUTCOMES = "cutpoint_outcomes", "Outcomes reported of earlier decisions, by what was decided and what it turned out to be."
 _RECALLABLE = (
     "cutpoint_outcomes_recallable_positives",
@@ -42,20 +46,36 @@ _OF_VERSION = {
 }
 
 
+class Names:
+    """Label values of some series, `of`, and `written` as they are in text."""
+
+    def __init__(self, labels: Sequence[str], of: Sequence[tuple[str, ...]]) -> None:
+        """Of series with these label names."""
+        order = sorted(range(len(labels)), key=lambda i: labels[i])
+        self.of = of
+        self.written = ["{" + ",".join([f'{labels[i]}="{_escaped(each[i])}"' for i in order]) + "} " for each in of]
+
+
 @dataclass(frozen=True)
 class Lines:
-    """Series of one family that have the same label names: `values[i]` of the label values `of[i]`; NaN is left out."""
+    """Series of one family that have the same label names: `values[i]` of the label values `names.of[i]`; NaN is left out."""
 
-    of: Sequence[tuple[str, ...]]
+    names: Names
     values: NDArray[np.float64]
 
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Label values and value of each."""
-        missing = np.isnan(self.values)
         values = self.values.tolist()
-        if not missing.any():
-            return zip(self.of, values, strict=True)
-        return ((self.of[i], values[i]) for i in np.flatnonzero(~missing).tolist())
+        return ((self.names.of[i], values[i]) for i in np.flatnonzero(~np.isnan(self.values)).tolist())
+
+    def text(self, series: str) -> str:
+        """The lines of samples of this name."""
+        if (np.abs(self.values) < _WRITTEN).all():
+            return "".join(
+                [f"{series}{of}{value!r}\n" for of, value in zip(self.names.written, self.values.tolist(), strict=True)]
+            )
+        known = zip(self.names.written, self.values.tolist(), strict=True)
+        return "".join([f"{series}{of}{floatToGoString(value)}\n" for of, value in known if not math.isnan(value)])
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,6 @@ class PerLabel(Collector):
         self.models: dict[tuple[str, str], ModelCounters] = {}
         self._most = most_labels
         self._shown: dict[tuple[str, str], tuple[ModelCounters, _Shown]] = {}
-        self._texts: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def of(self, model: str, version: int) -> ModelCounters | None:
         """The counters of a version in service."""
@@ -96,23 +115,11 @@ class PerLabel(Collector):
     def text(self, openmetrics: bool) -> str:
         """The same as text: OpenMetrics 1.0 without its end, or the classic format."""
         parts: list[str] = []
-        texts: dict[tuple[str, tuple[str, ...]], str] = {}
         for family in self.families():
-            counter = family.kind == "counter"
-            series = f"{family.name}_total" if counter else family.name
+            series = f"{family.name}_total" if family.kind == "counter" else family.name
             head = family.name if openmetrics else series
             parts.append(f"# HELP {head} {family.text}\n# TYPE {head} {family.kind}\n")
-            for lines in family.lines:
-                for of, value in lines:
-                    key = (series, of)
-                    start = self._texts.get(key)
-                    if start is None:
-                        start = _start(series, family.labels, of)
-                    texts[key] = start
-                    parts.append(start)
-                    parts.append(repr(value) if -_WRITTEN < value < _WRITTEN else floatToGoString(value))
-                    parts.append("\n")
-        self._texts = texts  # of what is there now: what is gone is forgotten
+            parts += [lines.text(series) for lines in family.lines]
         return "".join(parts)
 
     def families(self) -> Iterator[Family]:
@@ -129,18 +136,18 @@ class PerLabel(Collector):
             for p in range(len(PREDICTED))
             for a in range(len(ACTUAL))
         ]
-        yield Family(*_OUTCOMES, "counter", (*_PER_LABEL, "predicted", "actual"), outcomes)
+        yield Family(*_OUTCOMES, "counter", _PER_OUTCOME, outcomes)
         recallable = [
             Lines(shown.of_predicted[p], shown.summed(snap.recallable[p]))
             for _, shown, snap in found
             for p in range(len(PREDICTED))
         ]
-        yield Family(*_RECALLABLE, "counter", (*_PER_LABEL, "predicted"), recallable)
+        yield Family(*_RECALLABLE, "counter", _PER_PREDICTED, recallable)
         for i, (name, text) in enumerate(PROMISES.items()):
             yield Family(name, text, "gauge", _PER_LABEL, [Lines(s.of, s.promised(snap, i)) for _, s, snap in found])
         estimates = [Lines(s.of, s.without_other(snap.prevalence)) for _, s, snap in found]
         yield Family(*_PREVALENCE, "gauge", _PER_LABEL, estimates)
-        of_version = [([(each.model, each.version)], _of_version(each, shown, snap)) for each, shown, snap in found]
+        of_version = [(shown.of_version, _of_version(each, shown, snap)) for each, shown, snap in found]
         for i, (name, text) in enumerate(_OF_VERSION.items()):
             yield Family(name, text, "gauge", _PER_VERSION, [Lines(of, values[i : i + 1]) for of, values in of_version])
 
@@ -158,10 +165,12 @@ class _Shown:
         self.kept = [i for i, label in enumerate(labels[: most - 1] if folds else labels) if label != OTHER]
         self.folded = np.setdiff1d(np.arange(len(labels)), self.kept) if folds else np.zeros(0, np.intp)
         self.names = [labels[i] for i in self.kept] + ([OTHER] if len(self.folded) else [])
-        self.of = [(counters.model, counters.version, name) for name in self.names]
-        self.of_predicted = [[(*of, predicted) for of in self.of] for predicted in PREDICTED]
-        self.of_outcomes: Mapping[tuple[int, int], list[tuple[str, ...]]] = {
-            (p, a): [(*of, predicted, actual) for of in self.of]
+        of = [(counters.model, counters.version, name) for name in self.names]
+        self.of_version = Names(_PER_VERSION, [(counters.model, counters.version)])
+        self.of = Names(_PER_LABEL, of)
+        self.of_predicted = [Names(_PER_PREDICTED, [(*each, predicted) for each in of]) for predicted in PREDICTED]
+        self.of_outcomes = {
+            (p, a): Names(_PER_OUTCOME, [(*each, predicted, actual) for each in of])
             for p, predicted in enumerate(PREDICTED)
             for a, actual in enumerate(ACTUAL)
         }
@@ -206,13 +215,6 @@ def _of_version(counters: ModelCounters, shown: _Shown, snapshot: Snapshot) -> N
     if active is not None:
         generation, policy, since = active.generation, active.policy.version, active.activated_s
     return np.array([generation, policy, since, counters.queue_rows(), len(shown.folded), snapshot.window_rows], np.float64)
-
-
-def _start(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
-    """A sample's line up to its value."""
-    pairs = sorted(zip(labels, values, strict=True))
-    written = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-    return f"{name}{{{written}}} "
 
 
 def _escaped(value: str) -> str:
