@@ -53,6 +53,8 @@ class Names:
         """Of series with these label names."""
         order = sorted(range(len(labels)), key=lambda i: labels[i])
         self.of = of
+        # Of each name of samples, the values that were written last, and what was written.
+        self.last: dict[str, tuple[NDArray[np.float64], str]] = {}
         self.written = ["{" + ",".join([f'{labels[i]}="{_escaped(each[i])}"' for i in order]) + "} " for each in of]
 
 
@@ -70,12 +72,16 @@ class Lines:
 
     def text(self, series: str) -> str:
         """The lines of samples of this name."""
+        last = self.names.last.get(series)
+        if last is not None and np.array_equal(last[0], self.values, equal_nan=True):
+            return last[1]  # as most are, but for counters of what is decided
+        named = zip(self.names.written, self.values.tolist(), strict=True)
         if (np.abs(self.values) < _WRITTEN).all():
-            return "".join(
-                [f"{series}{of}{value!r}\n" for of, value in zip(self.names.written, self.values.tolist(), strict=True)]
-            )
-        known = zip(self.names.written, self.values.tolist(), strict=True)
-        return "".join([f"{series}{of}{floatToGoString(value)}\n" for of, value in known if not math.isnan(value)])
+            text = "".join([f"{series}{of}{value!r}\n" for of, value in named])
+        else:
+            text = "".join([f"{series}{of}{floatToGoString(value)}\n" for of, value in named if not math.isnan(value)])
+        self.names.last[series] = self.values, text
+        return text
 
 
 @dataclass(frozen=True)
