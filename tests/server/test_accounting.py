@@ -26,6 +26,13 @@ def add(counters: ModelCounters, logits: np.ndarray, active: Active) -> None:
     counters.add(logits, logits >= active.thresholds, active)
 
 
+def look_at(counters: ModelCounters, picker: Picker) -> None:
+    """Have this one say which rows are looked at."""
+    counters._sums._picker = picker
+    counters._sums.add = counters._sums._adder()
+    counters._adopt(counters._sums)
+
+
 def sums_of(logits: np.ndarray, policy: Policy) -> np.ndarray:
     """[counter, label], one label and one row after the other."""
     flat = logits.reshape(-1, len(policy.labels)).astype(np.float64)
@@ -55,7 +62,7 @@ def assert_counted(counters: ModelCounters, wanted: np.ndarray) -> None:
 def test_sums_are_those_of_every_row(kinds: tuple[Calibrator, ...]) -> None:
     policy = policy_of((*kinds, Calibrator()), (*(0.5,) * len(kinds), None))
     counters, active = counters_of(policy)
-    counters._sums._picker = Picker(1.0, 1e12)
+    look_at(counters, Picker(1.0, 1e12))
     rng = np.random.default_rng(0)
     wanted = np.zeros((len(COUNTERS), len(policy.labels)))
     # Rows one by one, windows, what is held for long, and what is summed at once.
@@ -133,7 +140,7 @@ def test_beyond_what_may_be_looked_at_counts_stay_exact_and_probabilities_right_
     for seed in range(30):
         clock = Clock()
         counters, active = counters_of(policy, clock, seed)
-        counters._sums._picker = Picker(50_000, 20_000, clock, seed)
+        look_at(counters, Picker(50_000, 20_000, clock, seed))
         for at in range(0, len(logits), 64):  # held, then every k-th
             clock.now_s += 1e-3
             add(counters, logits[at : at + 64], active)
@@ -154,7 +161,7 @@ def test_every_row_of_a_request_stands_for_others_as_often(rows: int) -> None:
     clock, turns = Clock(), 4000 if rows < 100 else 1000
     policy = policy_of(KINDS[:1] * rows, (30.0,) * rows)
     counters, active = counters_of(policy, clock)
-    counters._sums._picker = Picker(100.0 * rows * rows, 50.0 * rows * rows, clock, seed=1)
+    look_at(counters, Picker(100.0 * rows * rows, 50.0 * rows * rows, clock, seed=1))
     logits = np.where(np.eye(rows, dtype=bool), 20.0, -20.0).astype(np.float32)  # row i is label i's
     for _ in range(turns):
         clock.now_s += 0.0025  # a quarter

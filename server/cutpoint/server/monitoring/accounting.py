@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..policy.policies import Active
 from .prevalence import estimate
 from .promises import PREVALENCE, PROMISES
-from .sums import Sums
+from .sums import Add, Sums
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ModelCounters:
             is counted then.
     """
 
-    add: Callable[[NDArray[np.float32], NDArray[np.bool_], Active], None]
+    add: Add
 
     def __init__(
         self,

@@ -20,20 +20,23 @@ POSITIVES, EXPECTED, ERROR, RECALL, FALSE_POSITIVES = 1, 2, 4, 5, 6
 
 # Decisions that are many: summed at once. What fits in a byte, and the rows that are added up side by side.
 MANY = 1 << 14
-_BYTE, _SIDE = 255, 8
+BYTE, _SIDE = 255, 8
 
 # Who decided; and decisions, [..., label], and 0; or how many rows there were, and the sums of some at a time, in bytes.
 Held = tuple[Active, int, NDArray[Any]]
 
 
 class Decided:
-    """Counters of decisions, [counter, label], each decision counted by the policy that made it. Not locked."""
+    """Counters of decisions, [counter, label], each decision counted by the policy that made it. Not locked.
+
+    Attributes:
+        word: as which bytes are summed: no sum is more than a byte holds.
+    """
 
     def __init__(self, labels: int) -> None:
         """Nothing has been decided of these labels."""
         self._labels = labels
-        # Bytes of words are summed as words are: no sum is more than a byte holds.
-        self._word: type[np.uint64] | type[np.uint8] = np.uint8 if labels % 8 else np.uint64
+        self.word: type[np.uint64] | type[np.uint8] = np.uint8 if labels % 8 else np.uint64
         self._values = np.zeros((_COUNTERS, labels))
         # Of the policy that decided last, and not yet in `_values`.
         self._active: Active | None = None
@@ -41,12 +44,8 @@ class Decided:
 
     def summed(self, decisions: NDArray[np.bool_], rows: int) -> NDArray[Any]:
         """Sums over many decisions, [..., label], as they are to be held until they are counted."""
-        words = decisions.view(self._word)
-        if rows <= _BYTE and decisions.ndim == 2:
-            found: NDArray[Any] = np.add.reduce(words, 0, self._word)
-            return found
-        words = words.reshape(rows, -1)
-        return np.stack([np.add.reduce(words[at : at + _BYTE], 0, self._word) for at in range(0, rows, _BYTE)])
+        words = decisions.view(self.word).reshape(rows, -1)
+        return np.stack([np.add.reduce(words[at : at + BYTE], 0, self.word) for at in range(0, rows, BYTE)])
 
     def count(self, held: Sequence[Held]) -> None:
         """Count what was held."""
@@ -59,7 +58,7 @@ class Decided:
             many = b"".join([each.data for _, rows, each in same if rows])
             self._decisions += len(few) // self._labels + sum(rows for _, rows, _ in same)
             self._sum(few, 1)
-            self._sum(many, _BYTE)
+            self._sum(many, BYTE)
 
     def read(self) -> NDArray[np.float64]:
         """Counters up to now, [counter, label]."""
@@ -76,7 +75,7 @@ class Decided:
     def _sum(self, data: bytes, most: int) -> None:
         """Count positives in rows one after the other: numbers up to `most`."""
         rows = np.frombuffer(data, np.uint8).reshape(-1, self._labels)
-        step = _SIDE * (_BYTE // most)
+        step = _SIDE * (BYTE // most)
         for at in range(0, len(rows), step):
             some = rows[at : at + step]
             # A few long sums in bytes, and then eight rows: numpy's time is in how many sums there are.

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from ..policy.policies import Active
 from .calibrated import NegativeOdds
-from .decided import MANY, Decided, Held
+from .decided import BYTE, MANY, Decided, Held
 from .picker import Picker
 from .prevalence import Window
 
 Doubles = NDArray[np.float64]
+Add = Callable[[NDArray[np.float32], NDArray[np.bool_], Active], None]
 # Rows that are looked at: who decided them, for how many rows each of them stands, and their logits.
 _Picked = tuple[Active, int, bytes]
 
@@ -60,7 +61,7 @@ class Sums:
         self.recallable = np.zeros((len(PREDICTED), labels))
         self._decided = Decided(labels)
         self._held: list[Held] = []
-        self._held_bytes = 0
+        self._left = 0  # times that these were left to others to count
         self._model, self._labels = model, labels
         self._probability = np.zeros((2, labels))
         self._window = Window(labels, clock=clock)
@@ -73,6 +74,7 @@ class Sums:
         self._picked: list[_Picked] = []
         self._picked_bytes = 0
         self._numbers_of_row = float(labels)
+        self.add: Add = self._adder()
 
     def start(self, active: Active, prior: NDArray[np.float64]) -> None:
         """The window is of this policy's probabilities from now on; it starts anew where these are others."""
@@ -85,43 +87,68 @@ class Sums:
             if before is None or _identity(before) != _identity(active):
                 self._window.clear(prior)
 
-    def add(self, logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
-        """Have decisions of `active` counted, soon: see `ModelCounters.add`."""
-        if logits.shape[-1] != self._labels:  # of a graph that does not say how many it gives
-            raise BadScores(f"model '{self._model}' answered {logits.shape[-1]} logits for its {self._labels} labels")
-        rows, picker = decisions.size // self._labels, self._picker
-        if decisions.size < MANY:
-            self._held.append((active, 0, decisions))
-            self._held_bytes += _ARRAY + decisions.size
-        else:
-            self._held.append((active, rows, self._decided.summed(decisions, rows)))
-            self._held_bytes += _ARRAY + self._labels
-        if picker.gap >= rows:  # as `pick` does, without its lock: two threads at once only make the gap a little longer
-            picker.gap -= rows
-        elif (found := picker.pick(rows, self._numbers_of_row)) is not None:
-            which, stride = found
-            data = logits.reshape(rows, self._labels)[which].tobytes()
-            self._picked.append((active, stride, data))
-            self._picked_bytes += len(data)
-        if self._held_bytes >= _MOST_HELD or self._picked_bytes >= _MOST_PICKED:
-            self._settle_some()
+    def _adder(self) -> Add:
+        """What `ModelCounters.add` is: of a request of 64 rows and 500 us, 13 us.
+
+        With names of its own for all that it needs: as a method, which looks them up where they have left the caches, 30 us.
+        """
+        model, labels, picker, held, word = self._model, self._labels, self._picker, self._held.append, self._decided.word
+        reduce, summed, pick, settle = np.add.reduce, self._decided.summed, self._pick, self._settle_some
+        held_bytes = 0
+
+        def add(logits: NDArray[np.float32], decisions: NDArray[np.bool_], active: Active) -> None:
+            nonlocal held_bytes  # what other threads add at the same moment may be missed
+            if logits.shape[-1] != labels:  # of a graph that does not say how many it gives
+                raise BadScores(f"model '{model}' answered {logits.shape[-1]} logits for its {labels} labels")
+            size = decisions.size
+            rows = size // labels
+            if size < MANY:
+                held((active, 0, decisions))
+                held_bytes += size + _ARRAY
+            else:
+                few = rows <= BYTE and decisions.ndim == 2
+                held((active, rows, reduce(decisions.view(word), 0, word) if few else summed(decisions, rows)))
+                held_bytes += labels + _ARRAY
+            gap = picker.gap
+            if gap >= rows:  # as `pick` does, without its lock: two threads at once only make the gap a little longer
+                picker.gap = gap - rows
+            else:
+                pick(logits, rows, active)
+            if held_bytes >= _MOST_HELD:
+                held_bytes = 0
+                settle()
+
+        return add
+
+    def _pick(self, logits: NDArray[np.float32], rows: int, active: Active) -> None:
+        """Copy the rows that are to be looked at, and look at them once they are many."""
+        found = self._picker.pick(rows, self._numbers_of_row)
+        if found is None:
+            return
+        which, stride = found
+        data = logits.reshape(rows, self._labels)[which].tobytes()
+        self._picked.append((active, stride, data))
+        self._picked_bytes += len(data)
+        if self._picked_bytes >= _MOST_PICKED and self.lock.acquire(blocking=self._picked_bytes >= _MUCH_MORE * _MOST_PICKED):
+            # Where somebody looks already, it is left to them, unless far too much has gathered.
+            try:
+                self._look_at_picked()
+            finally:
+                self.lock.release()
 
     def _settle_some(self) -> None:
-        """Count and look; where somebody does so already, it is left to them, unless far too much has gathered."""
-        much = self._held_bytes >= _MUCH_MORE * _MOST_HELD or self._picked_bytes >= _MUCH_MORE * _MOST_PICKED
-        if self.lock.acquire(blocking=much):
+        """Count what is held; this too is left to who has the lock, unless far too much has gathered."""
+        self._left += 1
+        if self.lock.acquire(blocking=self._left > _MUCH_MORE):
             try:
-                if self._held_bytes >= _MOST_HELD:
-                    self._count()
-                if self._picked_bytes >= _MOST_PICKED:
-                    self._look_at_picked()
+                self._count()
             finally:
                 self.lock.release()
 
     def _count(self) -> None:
         """Count the decisions that are held; the lock is held too."""
         # Whoever appends does so without the lock, so the list stays the same one, and what came meanwhile stays in it.
-        self._held_bytes = 0
+        self._left = 0
         number = len(self._held)
         held = self._held[:number]
         del self._held[:number]
