@@ -29,7 +29,7 @@ from serving_load import INFER, Caller, Request, grpc_request, infer_message, lo
 from serving_models import LABELS, mlp512, rows, wide512
 from serving_process import Server, cutpoint_serve
 
-CALLERS, PROCESSES = 8, 5
+CALLERS, PROCESSES = 8, 7
 # Requests of a load, by model and rows: some four seconds.
 COUNTS = {("mlp512", 1): 24_000, ("mlp512", 64): 9_000, ("wide512", 1): 15_000, ("wide512", 64): 2_400}
 SWITCHED = Path(__file__).with_name("monitoring_switched.py")

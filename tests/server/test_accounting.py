@@ -9,6 +9,7 @@ from calibrated import KINDS, Clock, policy_of
 from cutpoint.calibration import Calibrator, Policy
 from cutpoint.errors import BadScores
 from cutpoint.server.monitoring.accounting import ModelCounters
+from cutpoint.server.monitoring.decided import MANY
 from cutpoint.server.monitoring.picker import Picker
 from cutpoint.server.monitoring.sums import COUNTERS
 from cutpoint.server.policy.policies import Active
@@ -84,6 +85,38 @@ def test_many_rows_of_many_labels_that_all_alert(rows: int) -> None:
     for _ in range(rows):
         add(counters, np.ones((1, labels), np.float32), active)
     assert counters.snapshot().sums[1].tolist() == [2 * rows] * labels
+
+
+@pytest.mark.parametrize("labels", [1, 3, 8, 81, 512])
+def test_positives_are_exact_however_many_come_at_once(labels: int) -> None:
+    """A few rows are held, many are summed in bytes or in words of them; both by 8 and by 255 rows at a time."""
+    counters, active = counters_of(policy_of(KINDS[:1] * labels, (0.0,) * labels))
+    rng = np.random.default_rng(labels)
+    wanted, rows = np.zeros(labels, int), 0
+    many = MANY // labels
+    shapes = [(1,), (7,), (8,), (9,), (300,), (many - 1,), (many + 1,), (many + 255,), (3, many // 2), (2, 2, many), (0,)]
+    for shape in (shapes[i] for i in rng.permutation(4 * len(shapes)) % len(shapes)):
+        logits = rng.normal(size=(*shape, labels)).astype(np.float32)
+        add(counters, logits, active)
+        wanted += (logits >= 0).reshape(-1, labels).sum(axis=0)
+        rows += logits.size // labels
+        if rng.random() < 0.2:
+            assert counters.snapshot().sums[1].tolist() == wanted.tolist()
+    sums = counters.snapshot().sums
+    assert (sums[0] == rows).all()
+    assert sums[1].tolist() == wanted.tolist()
+
+
+def test_who_scrapes_keeps_nobody_waiting_until_far_too_much_has_gathered() -> None:
+    policy = policy_of(KINDS[:1] * 80, (0.0,) * 80)
+    counters, active = counters_of(policy)
+    logits = np.ones((200, 80), np.float32)
+    with counters._sums.lock:
+        for _ in range(40):
+            add(counters, logits, active)
+    assert len(counters._sums._held) == 40, "held, by who has not waited"
+    add(counters, logits, active)
+    assert counters.snapshot().sums[1].tolist() == [41 * 200] * 80
 
 
 def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:
