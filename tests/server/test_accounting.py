@@ -107,6 +107,13 @@ def test_positives_are_exact_however_many_come_at_once(labels: int) -> None:
     assert sums[1].tolist() == wanted.tolist()
 
 
+def test_a_few_rows_in_another_order_of_memory_are_the_same_rows() -> None:
+    counters, active = counters_of(policy_of(KINDS[:1] * 3, (0.0,) * 3))
+    logits = np.asfortranarray(np.array([[1, -1, 1], [1, -1, -1]], np.float32))
+    add(counters, logits, active)
+    assert counters.snapshot().sums[1].tolist() == [2, 0, 1]
+
+
 def test_who_scrapes_keeps_nobody_waiting_until_far_too_much_has_gathered() -> None:
     policy = policy_of(KINDS[:1] * 80, (0.0,) * 80)
     counters, active = counters_of(policy)

@@ -54,7 +54,7 @@ class Decided:
             if same[0][0] is not self._active:
                 self._settle()
                 self._active = same[0][0]
-            few = b"".join([each.data for _, rows, each in same if not rows])
+            few = b"".join([np.ascontiguousarray(each).data for _, rows, each in same if not rows])
             many = b"".join([each.data for _, rows, each in same if rows])
             self._decisions += len(few) // self._labels + sum(rows for _, rows, _ in same)
             self._sum(few, 1)
