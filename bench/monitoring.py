@@ -87,6 +87,8 @@ def _reported(server: Server, folder: Path) -> dict[str, list[float]]:
     place = folder / "report"
     os.kill(server.process.pid, signal.SIGUSR1)
     while not place.exists():
+        if server.process.poll() is not None:
+            raise RuntimeError(f"the server ended: {server.log.read_text()[-1000:]}")
         time.sleep(0.01)
     found: dict[str, list[float]] = json.loads(place.read_text())
     place.unlink()

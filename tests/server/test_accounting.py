@@ -114,16 +114,30 @@ def test_a_few_rows_in_another_order_of_memory_are_the_same_rows() -> None:
     assert counters.snapshot().sums[1].tolist() == [2, 0, 1]
 
 
-def test_who_scrapes_keeps_nobody_waiting_until_far_too_much_has_gathered() -> None:
+class Busy:
+    """A lock that somebody else has; keeps whether those who asked would have waited."""
+
+    def __init__(self) -> None:
+        self.waits: list[bool] = []
+
+    def acquire(self, blocking: bool) -> bool:
+        self.waits.append(blocking)
+        return False
+
+
+def test_who_scrapes_keeps_nobody_waiting_until_far_too_much_has_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_of(KINDS[:1] * 80, (0.0,) * 80)
     counters, active = counters_of(policy)
-    logits = np.ones((200, 80), np.float32)
-    with counters._sums.lock:
-        for _ in range(40):
+    look_at(counters, Picker(1.0, 1.0))  # next to none
+    logits, busy, added = np.ones((200, 80), np.float32), Busy(), 0
+    with monkeypatch.context() as patch:
+        patch.setattr(counters._sums, "lock", busy)
+        while True not in busy.waits:
             add(counters, logits, active)
-    assert len(counters._sums._held) == 40, "held, by who has not waited"
-    add(counters, logits, active)
-    assert counters.snapshot().sums[1].tolist() == [41 * 200] * 80
+            added += 1
+    assert len(counters._sums._held) == added < 400
+    assert busy.waits == [False] * 8 + [True]
+    assert counters.snapshot().sums[1].tolist() == [added * 200] * 80
 
 
 def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:

@@ -1,6 +1,7 @@
 """The accounting of one model version: what was decided, and what its calibration says of it, by label.
 
-A run's positives are counted as it is answered; sums are made for many runs at a time, when enough are there or somebody looks.
+Of a few rows the decisions are held, of many their sums; all of it is counted for many runs at a time, when enough are there or
+somebody looks.
 """
 
 import threading

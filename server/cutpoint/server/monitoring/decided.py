@@ -1,7 +1,7 @@
 """How many decisions were made and how many were positive, by label: exact, and for next to nothing.
 
 Beside a request of a hundred microseconds a call of numpy is not the one that a loop measures: its code and its memory have
-left the caches since the request before, and it takes ten microseconds instead of one. So a few rows are held as they are, and
+left the caches since the request before, and it takes several times as long. So a few rows are held as they are, and
 counted when there are many. Many rows are counted while they are near, since fetching them again takes longer than counting.
 """
 
@@ -43,7 +43,10 @@ class Decided:
         self._decisions, self._positives = 0, np.zeros(labels, np.int64)
 
     def summed(self, decisions: NDArray[np.bool_], rows: int) -> NDArray[Any]:
-        """Sums over many decisions, [..., label], as they are to be held until they are counted."""
+        """Sums over many decisions, bool [..., label], C-contiguous, of so many rows: [part, label], labels as bytes of words.
+
+        Every part is of 255 rows at most; they are held so until they are counted.
+        """
         words = decisions.view(self.word).reshape(rows, -1)
         return np.stack([np.add.reduce(words[at : at + BYTE], 0, self.word) for at in range(0, rows, BYTE)])
 

@@ -61,16 +61,15 @@ class Picker:
                 after = self.gap + 1 + np.flatnonzero(self._numpy_random.random(rows - self.gap - 1) * stride < 1)
                 drawn = np.append(self.gap, after)
             else:
-                places = [self.gap]
-                while (place := places[-1] + 1 + self._drawn_gap(stride)) < rows:
-                    places.append(place)
-                if len(places) == 1:  # mostly so: at once
-                    self.allowance.take(numbers)
-                    self._next(numbers)
-                    return slice(places[0], places[0] + 1), stride
+                places = []
+                while self.gap < rows:
+                    places.append(self.gap)
+                    self.gap += 1 + self._drawn_gap(stride)
                 drawn = np.array(places, np.intp)
             self.allowance.take(len(drawn) * numbers)
             self._next(numbers)
+            if len(drawn) == 1:
+                return slice(int(drawn[0]), int(drawn[0]) + 1), stride
             return (drawn, stride) if len(drawn) else None
 
     def _next(self, numbers: float) -> None:
