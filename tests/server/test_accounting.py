@@ -138,6 +138,11 @@ def test_who_scrapes_keeps_nobody_waiting_until_far_too_much_has_gathered(monkey
     assert len(counters._sums._held) == added < 400
     assert busy.waits == [False] * 8 + [True]
     assert counters.snapshot().sums[1].tolist() == [added * 200] * 80
+    with monkeypatch.context() as patch:
+        patch.setattr(counters._sums, "lock", again := Busy())
+        while not again.waits:
+            add(counters, logits, active)
+    assert again.waits == [False], "nothing has gathered since"
 
 
 def test_every_row_is_counted_by_the_policy_that_decided_it() -> None:

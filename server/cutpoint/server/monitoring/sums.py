@@ -106,7 +106,7 @@ class Sums:
                 held((active, 0, decisions))
                 held_bytes += size + _ARRAY
             else:
-                few = rows <= BYTE and decisions.ndim == 2
+                few = rows <= BYTE and decisions.ndim == 2  # of more axes the first would leave many parts to be held
                 held((active, rows, reduce(decisions.view(word), 0, word) if few else summed(decisions, rows)))
                 held_bytes += labels + _ARRAY
             gap = picker.gap
